@@ -1,0 +1,31 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-slow lint bench clean
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: $(VENV)/.ready  ## the whole pipeline on the embedded in-silico cortex, then its report
+	$(BIN)/pocketcortex demo --out runs/demo
+
+test: $(VENV)/.ready  ## everything that takes seconds
+	$(BIN)/pytest -n 2
+
+test-slow: $(VENV)/.ready  ## the checks that take minutes
+	$(BIN)/pytest -m slow
+
+lint: $(VENV)/.ready  ## formatting, lint, strict types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.ready  ## benchmarks: dated JSON and the table in docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache

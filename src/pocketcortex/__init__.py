@@ -1,0 +1,1 @@
+"""From recordings of visual cortex to models small enough to understand."""

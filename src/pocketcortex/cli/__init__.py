@@ -1,0 +1,89 @@
+"""The command line, `pocketcortex NOUN VERB`: one file a noun, registered in `_NOUNS`.
+
+Exit codes: 0 done; 1 the work failed; 2 wrong usage or bad input; 130 interrupted. Whatever is
+not 0 comes with one line on stderr, made in `main` and nowhere else.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from pocketcortex.cli import data
+from pocketcortex.core import InputError, PocketcortexError
+
+# A new noun: write cli/NOUN.py with `app = typer.Typer(...)`, and add its line here. Keep its
+# module free of slow imports (torch); import those inside the commands.
+_NOUNS = {
+    "data": data.app,
+}
+
+_TRACEBACK_VARIABLE = "POCKETCORTEX_TRACEBACK"
+
+# The base of typer's usage errors is click's own in some versions and typer's in others.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="pocketcortex",
+    help="From recordings of visual cortex to models small enough to understand.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+for _name, _noun in _NOUNS.items():
+    app.add_typer(_noun, name=_name, no_args_is_help=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Set the environment variable `POCKETCORTEX_TRACEBACK` to see where an error came from.
+
+    Parameters
+    ----------
+    arguments
+        What follows `pocketcortex`; None for the words of the command line.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        command = typer.main.get_command(app)
+        code = command.main(words, prog_name="pocketcortex", standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        code = 130
+    except Exception as error:
+        if os.environ.get(_TRACEBACK_VARIABLE):
+            raise
+        return _explain(error)
+    if code == 130:
+        _print_error("interrupted")
+    return code if isinstance(code, int) else 0
+
+
+def _explain(error: Exception) -> int:
+    """Print an error as one line on stderr and return the exit code it stands for."""
+    if isinstance(error, _UsageError):
+        _print_error(_describe_usage_error(error))
+        return 2
+    if isinstance(error, InputError):
+        _print_error(str(error))
+        return 2
+    if isinstance(error, PocketcortexError | OSError):
+        _print_error(str(error))
+        return 1
+    _print_error(
+        f"unexpected {type(error).__name__}: {error}; "
+        f"set {_TRACEBACK_VARIABLE}=1 and run again to see where"
+    )
+    return 1
+
+
+def _describe_usage_error(error: Any) -> str:
+    if type(error).__name__ == "NoArgsIsHelpError":  # the help was printed instead
+        return "no command given; choose one of those above"
+    return f"{error.format_message().rstrip('.')}; run the command with --help for its usage"
+
+
+def _print_error(message: str) -> None:
+    typer.echo(f"pocketcortex: {' '.join(message.split())}", err=True)

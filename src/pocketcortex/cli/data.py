@@ -1,0 +1,97 @@
+"""`pocketcortex data`: look at recordings."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pocketcortex.core import InputError, Recordings
+from pocketcortex.data import read_npz, read_v4
+
+app = typer.Typer(help="Look at recordings.")
+
+_FLAGS = {True: "yes", False: "no"}
+
+
+@app.callback()
+def _data() -> None:
+    """Look at recordings."""
+
+
+@app.command()
+def show(
+    path: Annotated[
+        Path, typer.Argument(help="Folder of a V4 release, or a saved session (.npz).")
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """List the sessions of some recordings, and the neurons that cannot be scored."""
+    rows = describe(open_recordings(path))
+    if as_json:
+        typer.echo(json.dumps({"sessions": rows}, allow_nan=False))
+    else:
+        _print_table(rows)
+
+
+def open_recordings(path: Path) -> Recordings:
+    """Return the recordings at a path that a user named.
+
+    Parameters
+    ----------
+    path
+        A folder in the layout of the V4 release, or an `.npz` file written by `Session.save`.
+
+    Raises
+    ------
+    InputError
+        If there is nothing there, it is neither of these, or it cannot be read.
+    """
+    if path.is_dir():
+        return read_v4(path)
+    if not path.exists():
+        raise InputError(
+            f"{path} does not exist; give the folder of a V4 release or an .npz session file"
+        )
+    if path.suffix != ".npz":
+        raise InputError(
+            f"{path} is no recording that can be read; "
+            "give the folder of a V4 release or an .npz session file"
+        )
+    return Recordings([read_npz(path)])
+
+
+def describe(recordings: Recordings) -> list[dict[str, Any]]:
+    """Return `Recordings.summary()` with each session's unusable neurons, ready for JSON."""
+    return [
+        row | {"unusable_neurons": {str(k): why for k, why in session.unusable_neurons().items()}}
+        for row, session in zip(recordings.summary(), recordings.values(), strict=True)
+    ]
+
+
+def _print_table(rows: Sequence[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("session", "animal", "role", box=None, pad_edge=False)
+    for heading in ("neurons", "unusable", "stimuli"):
+        table.add_column(heading, justify="right")
+    for heading in ("images", "repeats"):
+        table.add_column(heading)
+    for row in rows:
+        table.add_row(
+            row["session"],
+            row["animal"] or "?",
+            row["role"] or "?",
+            str(row["n_neurons"]),
+            str(len(row["unusable_neurons"])),
+            str(row["n_stimuli"]),
+            _FLAGS[row["has_images"]],
+            _FLAGS[row["has_repeats"]],
+        )
+    console = Console(markup=False)
+    console.print(table)
+    for row in rows:
+        for neuron, why in row["unusable_neurons"].items():
+            console.print(f"session {row['session']}, neuron {neuron}: {why}", soft_wrap=True)

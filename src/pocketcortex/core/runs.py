@@ -1,0 +1,189 @@
+"""Run folders: stages that finish whole or not at all, and are skipped when nothing changed."""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pocketcortex.core.errors import InputError
+
+MANIFEST = "manifest.json"
+_INPUTS = "inputs.json"
+_PACKAGES = ("pocketcortex", "torch", "numpy", "scipy", "scikit-learn")
+
+
+class RunFolder:
+    """A folder with one sub-folder a stage, each complete exactly when its manifest is there.
+
+    A stage works in ``NAME.partial`` and is renamed when done, its manifest (hash of its inputs,
+    hash of every file) written last. A stage is skipped when its manifest matches its inputs and
+    its files still have the hashes it states; otherwise it is done again. What a killed stage
+    left in ``NAME.partial`` is handed to its next try if the inputs are the same, so that long
+    stages can go on from a checkpoint.
+
+    Parameters
+    ----------
+    path
+        The run's folder; made if missing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.digests: dict[str, str] = {}
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process; raise InputError if another one runs in it."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise InputError(f"cannot write to the run folder {self.path}: {error}") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"another process is running in {self.path}; wait for it or choose another --out"
+                ) from error
+            yield
+
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
+        """Write a JSON file of the run's own, whole or not at all."""
+        write_json(self.path / name, value)
+
+    def stage(
+        self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], None], *, after: str = ""
+    ) -> tuple[Path, bool]:
+        """Do a stage unless it is done; return its folder and whether it was skipped.
+
+        Parameters
+        ----------
+        name
+            The stage's folder.
+        inputs
+            Everything its result depends on (settings, hashes of data), as JSON values.
+        work
+            Called with the folder to fill; it may find a checkpoint of its own there.
+        after
+            Names of the stages it reads, separated by spaces; their contents are inputs too.
+        """
+        upstream = {other: self.digests[other] for other in after.split()}
+        wanted = {"inputs": dict(inputs), "upstream": upstream, "version": version("pocketcortex")}
+        key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+        final, partial = self.path / name, self.path / f"{name}.partial"
+        digest = _verified_digest(final, key)
+        if digest is not None:
+            self.digests[name] = digest
+            return final, True
+        if _read_json(partial / _INPUTS) != {"key": key}:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            write_json(partial / _INPUTS, {"key": key})
+        started = time.monotonic()
+        work(partial)
+        files = _hash_files(partial)
+        write_json(
+            partial / MANIFEST,
+            {"key": key, **wanted, "files": files, "seconds": time.monotonic() - started},
+        )
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(partial, final)
+        self.digests[name] = _digest_of(files)
+        return final, False
+
+    def seconds(self, name: str) -> float:
+        """Return how long the last try of a finished stage took."""
+        return float(_read_json(self.path / name / MANIFEST)["seconds"])
+
+
+def provenance(seed: int) -> dict[str, Any]:
+    """Return what a result depends on besides its inputs: versions, hardware, commit, time."""
+    packages = {}
+    for package in _PACKAGES:
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            packages[package] = "not installed"
+    return {
+        "seed": seed,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "python": platform.python_version(),
+        "packages": packages,
+        "machine": {"cpu": _cpu_name(), "n_cpus": os.cpu_count(), "system": platform.platform()},
+        "commit": _commit(),
+    }
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write JSON under its name only once it is wholly on disk."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON object, or an empty one where there is none to be read."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _verified_digest(folder: Path, key: str) -> str | None:
+    manifest = _read_json(folder / MANIFEST)
+    if manifest.get("key") != key:
+        return None
+    files = _hash_files(folder)
+    return _digest_of(files) if files == manifest["files"] else None
+
+
+def _hash_files(folder: Path) -> dict[str, str]:
+    skipped = {MANIFEST, _INPUTS}
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in skipped)
+    hashes = {}
+    for path in paths:
+        with path.open("rb") as file:
+            hashes[path.relative_to(folder).as_posix()] = hashlib.file_digest(
+                file, "sha256"
+            ).hexdigest()
+    return hashes
+
+
+def _digest_of(files: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((x.split(":", 1)[1].strip() for x in lines if x.startswith("model name")), "")
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout this package runs from, None if it is installed."""
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()

@@ -1,0 +1,32 @@
+"""Models of neurons: the ensemble teacher, compact models, and many of them run as one."""
+
+from pocketcortex.models.compact import (
+    CompactLayers,
+    CompactModel,
+    ParameterCount,
+    count_parameters,
+)
+from pocketcortex.models.ensemble import (
+    EnsembleMember,
+    EnsembleModel,
+    EnsembleShape,
+    FactorizedReadout,
+)
+from pocketcortex.models.published import import_compact_model, published_models
+from pocketcortex.models.shared import SharedCompactModel
+from pocketcortex.models.stack import CompactStack
+
+__all__ = [
+    "CompactLayers",
+    "CompactModel",
+    "CompactStack",
+    "EnsembleMember",
+    "EnsembleModel",
+    "EnsembleShape",
+    "FactorizedReadout",
+    "ParameterCount",
+    "SharedCompactModel",
+    "count_parameters",
+    "import_compact_model",
+    "published_models",
+]

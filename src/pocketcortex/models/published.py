@@ -1,0 +1,255 @@
+"""Read the published compact models (`.pt`, `.npy`, `.h5`, `.keras`) without trusting the files."""
+
+import io
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+import torch
+
+from pocketcortex.core import InputError
+from pocketcortex.models.compact import CompactModel
+
+N_LAYERS = 5
+N_ARRAYS = 36
+PT_VARIANCE_OFFSET = 1e-3
+"""What the published `.pt` files have already added to the variances of layers 1 to 4."""
+
+_MAX_FILE_BYTES = 256 * 2**20
+_NAME = re.compile(r"compact_model_(?P<session>\w+?)_neuron(?P<neuron>\d+)\b")
+
+
+def import_compact_model(path: str | Path) -> CompactModel:
+    """Return a published compact model read from any of its four file formats, in float32.
+
+    All formats hold the same float32 numbers in Keras' order and give the same responses. Batch
+    normalisation runs with eps 1e-3; the `.pt` files of the release have that much already in the
+    variances of layers 1 to 4, and it is taken out again here.
+
+    Parameters
+    ----------
+    path
+        ``compact_model_<session>_neuron<k>`` as ``.pt``, ``.npy``, ``.h5`` (whole model or
+        weights only) or ``.keras``.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, too large, of another architecture, or holds anything
+        but plain arrays: no code from a file is ever run.
+
+    References
+    ----------
+    Cowley et al., bioRxiv 2023.11.22.568315, released models.
+    """
+    path = Path(path)
+    readers = {".pt": _read_pt, ".npy": _read_npy, ".h5": _read_h5, ".keras": _read_keras}
+    if path.suffix not in readers:
+        raise InputError(f"{path.name}: unknown model format {path.suffix!r}; use {list(readers)}")
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; expected a published compact model")
+    if path.stat().st_size > _MAX_FILE_BYTES:
+        raise InputError(f"{path} is over {_MAX_FILE_BYTES:,} bytes: not a compact model")
+    try:
+        arrays = readers[path.suffix](path)
+        return from_keras_arrays(arrays)
+    except InputError as error:
+        raise InputError(f"{path.name}: {error}") from error
+    except (
+        OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, AttributeError,
+        IndexError, MemoryError, pickle.UnpicklingError, zipfile.BadZipFile,
+    ) as error:  # fmt: skip
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path.name} is not a readable compact model: {reason}") from error
+
+
+def published_models(folder: str | Path, session: str) -> dict[int, Path]:
+    """Return ``{neuron: path}`` of a session's published models in a release, neurons in order.
+
+    Parameters
+    ----------
+    folder
+        The release's folder (the one with ``data_compact_models``).
+    session
+        Session name, such as ``"190923"``.
+
+    Raises
+    ------
+    InputError
+        If there is no model of that session.
+    """
+    models = Path(folder) / "data_compact_models"
+    found: dict[int, Path] = {}
+    for path in sorted(models.glob(f"models_torch/compact_model_{session}_neuron*.pt")):
+        if match := _NAME.match(path.name):
+            found[int(match["neuron"])] = path
+    if not found:
+        known = sorted({m["session"] for p in models.rglob("*.pt") if (m := _NAME.match(p.name))})
+        raise InputError(
+            f"no published compact models of session {session!r} in {models}; it holds models of "
+            f"{known or 'no session'}"
+        )
+    return dict(sorted(found.items()))
+
+
+def from_keras_arrays(arrays: Sequence[np.ndarray]) -> CompactModel:
+    """Build a compact model from its 36 arrays in Keras' order.
+
+    Parameters
+    ----------
+    arrays
+        Layer 0: kernel (5, 5, 3, n0), bias, gamma, beta, mean, variance; layers 1 to 4: depthwise
+        (5, 5, n, 1), pointwise (1, 1, n, m), bias, gamma, beta, mean, variance; then the readout
+        (height * width * n4, 1), rows first, and its bias (1,).
+
+    Raises
+    ------
+    InputError
+        If their number or a shape is not that of a compact model, or a number is not finite.
+    """
+    if len(arrays) != N_ARRAYS:
+        raise InputError(f"expected {N_ARRAYS} arrays of a compact model, got {len(arrays)}")
+    tensors = [torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in arrays]
+    if not all(torch.isfinite(t).all() for t in tensors):
+        raise InputError("weights hold NaN or infinite numbers")
+    if tensors[0].ndim != 4 or any(tensors[7 * i].ndim != 4 for i in range(1, N_LAYERS)):
+        raise InputError("kernels are not four-dimensional")
+    filters = [tensors[0].shape[3], *(tensors[7 * i].shape[3] for i in range(1, N_LAYERS))]
+    side = round((tensors[34].numel() / filters[-1]) ** 0.5)
+    if side < 1 or side * side * filters[-1] != tensors[34].numel():
+        raise InputError(
+            f"readout of {tensors[34].numel()} weights is not {filters[-1]} filters x side x side"
+        )
+    state = {
+        "layers.conv.weight": tensors[0].permute(3, 2, 0, 1),
+        "layers.conv.bias": tensors[1],
+        "readout": tensors[34].reshape(side, side, filters[-1]).permute(2, 0, 1),
+        "readout_bias": tensors[35].reshape(()),
+    }
+    for layer in range(N_LAYERS):
+        start = 2 if layer == 0 else 7 * layer + 2
+        if layer:
+            state[f"layers.depthwise.{layer - 1}.weight"] = tensors[start - 3].permute(2, 3, 0, 1)
+            state[f"layers.pointwise.{layer - 1}.weight"] = tensors[start - 2].permute(3, 2, 0, 1)
+            state[f"layers.pointwise.{layer - 1}.bias"] = tensors[start - 1]
+        for offset, name in enumerate(("weight", "bias", "running_mean", "running_var")):
+            state[f"layers.norms.{layer}.{name}"] = tensors[start + offset]
+    model = CompactModel(filters, (4 * side, 4 * side))
+    expected = model.state_dict()
+    for name, tensor in state.items():
+        if tensor.shape != expected[name].shape:
+            raise InputError(
+                f"{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
+            )
+    model.load_state_dict({**expected, **state})
+    return model.eval()
+
+
+def _read_pt(path: Path) -> list[np.ndarray]:
+    state: Mapping[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    get = {name.removeprefix("layers."): t.double().numpy() for name, t in state.items()}
+
+    def norm(layer: int) -> list[np.ndarray]:
+        names = ("weight", "bias", "running_mean", "running_var")
+        *rest, variance = (get[f"layer{layer}_bn.{name}"] for name in names)
+        return [*rest, variance - PT_VARIANCE_OFFSET if layer else variance]
+
+    arrays = [get["layer0_conv.weight"].transpose(2, 3, 1, 0), get["layer0_conv.bias"], *norm(0)]
+    for layer in range(1, N_LAYERS):
+        arrays += [
+            get[f"layer{layer}_conv_depth.weight"].transpose(2, 3, 0, 1),
+            get[f"layer{layer}_conv_point.weight"].transpose(2, 3, 1, 0),
+            get[f"layer{layer}_conv_point.bias"],
+            *norm(layer),
+        ]
+    return [*arrays, get["Beta.weight"].T, get["Beta.bias"]]
+
+
+def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
+    """Stand in for NumPy's array reconstruction, which always starts from an empty array."""
+    if kind is not np.ndarray or shape != (0,):
+        raise pickle.UnpicklingError("pickle asks for something other than a plain array")
+    return np.empty(0, dtype=np.dtype(code.decode("ascii")))
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickle NumPy arrays and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
+        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
+            return _empty_array
+        if module == "numpy" and name in ("ndarray", "dtype"):
+            return getattr(np, name)
+        raise pickle.UnpicklingError(f"pickle asks for {module}.{name}; only arrays are admitted")
+
+
+def _read_npy(path: Path) -> list[np.ndarray]:
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        if version != (1, 0):
+            raise InputError(f"npy version {version} where 1.0 is expected")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        if shape != (N_ARRAYS,) or dtype != np.dtype(object):
+            raise InputError(f"holds {dtype} {shape}, expected an object array ({N_ARRAYS},)")
+        values = _ArrayUnpickler(file).load()
+    if not isinstance(values, np.ndarray) or values.shape != (N_ARRAYS,):
+        raise InputError(f"does not hold {N_ARRAYS} arrays")
+    arrays = list(values)
+    if not all(isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in arrays):
+        raise InputError("holds something other than arrays of floats")
+    return arrays
+
+
+def _dataset(file: h5py.File, name: str) -> np.ndarray:
+    """Read one dataset; links out of the file are refused."""
+    group: h5py.Group = file
+    *parents, _ = name.split("/")
+    for depth in range(len(parents) + 1):
+        part = "/".join(name.split("/")[: depth + 1])
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise InputError(f"HDF5 entry {part!r} is missing or a link")
+    dataset = file[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
+        raise InputError(f"HDF5 entry {name!r} is not a plain dataset")
+    if dataset.dtype.kind != "f" or dataset.size * dataset.dtype.itemsize > _MAX_FILE_BYTES:
+        raise InputError(f"HDF5 entry {name!r} is not an array of floats of a compact model")
+    return np.asarray(dataset[()])
+
+
+def _read_h5_file(source: Path | BinaryIO) -> list[np.ndarray]:
+    norm = ("gamma", "beta", "moving_mean", "moving_variance")
+    names: list[str] = []
+    with h5py.File(source, "r") as file:
+        if "model_weights" in file:
+            for i in range(N_LAYERS):
+                conv = f"model_weights/layer{i}_conv/layer{i}_conv_1"
+                kernels = ["kernel"] if i == 0 else ["depthwise_kernel", "pointwise_kernel"]
+                names += [f"{conv}/{part}:0" for part in (*kernels, "bias")]
+                names += [f"model_weights/layer{i}_bn/layer{i}_bn_1/{part}:0" for part in norm]
+            names += [f"model_weights/Beta/Beta_1/{part}:0" for part in ("kernel", "bias")]
+        else:
+            for i in range(N_LAYERS):
+                suffix = "" if i < 2 else f"_{i - 1}"
+                conv = "conv2d" if i == 0 else f"separable_conv2d{suffix}"
+                names += [f"layers/{conv}/vars/{k}" for k in range(2 if i == 0 else 3)]
+                suffix = "" if i == 0 else f"_{i}"
+                names += [f"layers/batch_normalization{suffix}/vars/{k}" for k in range(4)]
+            names += [f"layers/dense/vars/{k}" for k in range(2)]
+        return [_dataset(file, name) for name in names]
+
+
+def _read_h5(path: Path) -> list[np.ndarray]:
+    return _read_h5_file(path)
+
+
+def _read_keras(path: Path) -> list[np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        info = archive.getinfo("model.weights.h5")
+        if info.file_size > _MAX_FILE_BYTES:
+            raise InputError("model.weights.h5 is too large for a compact model")
+        return _read_h5_file(io.BytesIO(archive.read(info)))

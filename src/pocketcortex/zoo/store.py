@@ -1,0 +1,93 @@
+"""A folder of features, computed once for each backbone and set of images."""
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from pocketcortex.core import InputError, StimulusSet
+from pocketcortex.zoo.backbone import Backbone
+
+CODE_VERSION = 1
+"""Raise when the numbers in a stored file would come out differently."""
+
+
+class FeatureStore:
+    """Features on disk, float16, keyed by weights, layer, resizing, code and image content.
+
+    A file appears under its name only when complete, so a killed run never leaves one that could
+    be mistaken for whole. Memory is bounded by one batch.
+
+    Parameters
+    ----------
+    folder
+        Where the ``.npy`` files go; made if missing.
+    batch_size
+        Images a forward pass.
+    """
+
+    def __init__(self, folder: str | Path, *, batch_size: int = 16) -> None:
+        self.folder = Path(folder)
+        self.batch_size = batch_size
+
+    def path(self, backbone: Backbone, stimuli: StimulusSet) -> Path:
+        """Return the file that holds, or will hold, these features."""
+        key = f"{CODE_VERSION}|{backbone.key}|{stimuli.fingerprint}"
+        return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
+
+    def features(
+        self,
+        backbone: Backbone,
+        stimuli: StimulusSet,
+        *,
+        advance: Callable[[int], None] = lambda n: None,
+    ) -> np.ndarray:
+        """Return the features, computing them if the store has none.
+
+        Parameters
+        ----------
+        backbone
+            Network and layer.
+        stimuli
+            Images, in the order of the result.
+        advance
+            Told after each batch how many images are done, for a progress bar.
+
+        Returns
+        -------
+        float16 array ``(n_stimuli, channels, rows, columns)``, memory-mapped read-only.
+
+        Raises
+        ------
+        InputError
+            If a feature is NaN, infinite, or beyond float16's range (65,504).
+        """
+        path = self.path(backbone, stimuli)
+        if path.exists():
+            advance(len(stimuli))
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        store: np.memmap | None = None
+        done = 0
+        for batch in stimuli.batches(self.batch_size):
+            maps = backbone(torch.from_numpy(batch)).half().cpu().numpy()
+            if not np.isfinite(maps).all():
+                raise InputError(
+                    f"features of layer {backbone.layer!r} are NaN or beyond float16's range; "
+                    "choose a layer after a normalisation or ReLU"
+                )
+            if store is None:
+                shape = (len(stimuli), *maps.shape[1:])
+                store = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+            store[done : done + len(maps)] = maps
+            done += len(maps)
+            advance(len(maps))
+        if store is None:
+            raise InputError("there are no images to compute features of")
+        store.flush()
+        os.replace(partial, path)
+        return np.load(path, mmap_mode="r", allow_pickle=False)

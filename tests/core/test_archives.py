@@ -1,0 +1,219 @@
+"""What a zip of images, or a file of arrays, made by somebody else may and may not do."""
+
+import contextlib
+import io
+import pickle
+import stat
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pocketcortex.core import (
+    InputError,
+    decode_image,
+    list_images,
+    open_members,
+    read_array,
+    read_arrays,
+)
+
+
+def png(pixels: np.ndarray, mode: str | None = None) -> bytes:
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels)
+    (image if mode is None else image.convert(mode)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+GREY = png(np.full((4, 6), 77, dtype=np.uint8))
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def test_lists_images_only(tmp_path: Path) -> None:
+    members = ["b.png", "folder/a.JPG", "readme.txt", ".hidden.png", "__MACOSX/._b.png", "x/"]
+    archive = make_zip(tmp_path / "images.zip", dict.fromkeys(members, GREY))
+    assert list_images(archive) == ("b.png", "folder/a.JPG")
+    with open_members(archive) as read:
+        assert read("b.png") == GREY
+        with pytest.raises(InputError, match=r"no member 'c\.png'"):
+            read("c.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../evil.png", r"climbs out .* '\.\.'"),
+        ("a/../../evil.txt", r"climbs out"),
+        ("..\\evil.png", r"climbs out"),
+        ("/etc/evil.png", "absolute path"),
+        ("C:/evil.png", "drive letter"),
+    ],
+)
+def test_refuses_names_that_leave_the_archive(tmp_path: Path, name: str, reason: str) -> None:
+    archive = make_zip(tmp_path / "images.zip", {"good.png": GREY, name: GREY})
+    with pytest.raises(InputError, match=reason) as caught:
+        list_images(archive)
+    assert "images.zip" in str(caught.value)
+    assert "evil" in str(caught.value)
+
+
+def test_refuses_symbolic_links(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link.png")
+    link.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+    with pytest.raises(InputError, match=r"'link\.png' is a symbolic link"):
+        list_images(tmp_path / "images.zip")
+
+
+def test_refuses_bombs(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "images.zip", {"a.png": GREY, "b.png": GREY})
+    with pytest.raises(InputError, match=r"member 'a\.png' unpacks to"):
+        list_images(archive, max_member_bytes=len(GREY) - 1)
+    with pytest.raises(InputError, match=r"images\.zip unpacks to"):
+        list_images(archive, max_archive_bytes=2 * len(GREY) - 1)
+
+
+def test_refuses_what_is_no_zip(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        list_images(tmp_path / "absent.zip")
+    whole = make_zip(tmp_path / "images.zip", {"a.png": GREY, "b.png": GREY}).read_bytes()
+    (tmp_path / "images.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match="is truncated"):
+        list_images(tmp_path / "images.zip")
+    with pytest.raises(InputError, match="cannot be opened"):
+        list_images(tmp_path)
+
+
+def test_refuses_a_member_that_fails_its_checksum(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "images.zip", {"a.png": GREY})
+    content = bytearray(archive.read_bytes())
+    content[content.index(GREY) + 40] ^= 0xFF
+    archive.write_bytes(content)
+    with (
+        open_members(archive) as read,
+        pytest.raises(InputError, match=r"images\.zip: member 'a\.png' is damaged"),
+    ):
+        read("a.png")
+
+
+def test_decodes_grey_and_colour() -> None:
+    assert (decode_image(GREY, "grey") == 77).all()
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(decode_image(png(pixels), "x"), pixels.transpose(2, 0, 1))
+    opaque = decode_image(png(pixels, "RGBA"), "x")
+    np.testing.assert_array_equal(opaque, pixels.transpose(2, 0, 1))
+
+
+def test_resizes_the_short_side_and_cuts_out_the_centre() -> None:
+    pixels = np.zeros((10, 30, 3), dtype=np.uint8)
+    pixels[:, 10:20] = 200
+    assert (decode_image(png(pixels), "x", size=10) == 200).all()
+    assert decode_image(png(pixels), "x", size=24).shape == (3, 24, 24)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "cannot be decoded"),
+        (GREY[: len(GREY) // 2], "cannot be decoded"),
+        (png(np.zeros((4, 4), dtype=np.uint16)), "8 bits"),
+        (png(np.zeros((4, 4, 4), dtype=np.uint8)), "transparent"),
+    ],
+)
+def test_refuses_images_it_would_have_to_guess(content: bytes, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        decode_image(content, "x.png")
+
+
+def test_refuses_image_bombs() -> None:
+    with pytest.raises(InputError, match="4 x 6, more than the 23 pixels"):
+        decode_image(GREY, "x.png", max_pixels=23)
+    thin = png(np.zeros((1, 500), dtype=np.uint8))
+    with pytest.raises(InputError, match="resized is 100 x 50000"):
+        decode_image(thin, "x.png", size=100, max_pixels=10_000)
+    huge = GREY.replace((6).to_bytes(4) + (4).to_bytes(4), (20_000).to_bytes(4) * 2)
+    with pytest.raises(InputError, match=r"too many pixels|cannot be decoded"):
+        decode_image(huge, "x.png")
+
+
+def test_reads_plain_arrays(tmp_path: Path) -> None:
+    array = np.arange(6.0).reshape(2, 3)
+    np.save(tmp_path / "a.npy", array)
+    np.testing.assert_array_equal(read_array(tmp_path / "a.npy"), array)
+    np.savez(tmp_path / "a.npz", x=array, y=np.array(["é"]))
+    arrays = read_arrays(tmp_path / "a.npz")
+    np.testing.assert_array_equal(arrays["x"], array)
+    assert arrays["y"].tolist() == ["é"]
+    with pytest.raises(InputError, match="where one array"):
+        read_array(tmp_path / "a.npz")
+    with pytest.raises(InputError, match="where an archive"):
+        read_arrays(tmp_path / "a.npy")
+
+
+def test_refuses_pickles(tmp_path: Path) -> None:
+    np.save(tmp_path / "object.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "pickle.npy").write_bytes(pickle.dumps([1, 2]))
+    for name in ("object.npy", "pickle.npy"):
+        with pytest.raises(InputError, match="pickled objects where a plain array is expected"):
+            read_array(tmp_path / name)
+    np.savez(tmp_path / "object.npz", x=np.array([{}], dtype=object))
+    with pytest.raises(InputError, match="pickled objects where a plain array is expected"):
+        read_arrays(tmp_path / "object.npz")
+
+
+def test_refuses_missing_truncated_and_foreign_arrays(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        read_array(tmp_path / "absent.npy")
+    np.save(tmp_path / "a.npy", np.arange(100.0))
+    whole = (tmp_path / "a.npy").read_bytes()
+    for n_bytes in (0, 5, 60, len(whole) - 1):
+        (tmp_path / "a.npy").write_bytes(whole[:n_bytes])
+        with pytest.raises(InputError, match=r"truncated|not a NumPy file"):
+            read_array(tmp_path / "a.npy")
+    claim = whole.replace(b"(100,), }" + b" " * 13, b"(9000000000000000,), }")
+    assert claim != whole
+    (tmp_path / "claim.npy").write_bytes(claim)
+    with pytest.raises(InputError, match="damaged or truncated"):
+        read_array(tmp_path / "claim.npy")
+    (tmp_path / "text.npy").write_text("1, 2, 3")
+    with pytest.raises(InputError, match="not a NumPy file"):
+        read_array(tmp_path / "text.npy")
+    with pytest.raises(InputError, match="is no array"):
+        read_arrays(make_zip(tmp_path / "images.npz", {"a.png": GREY}))
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(data=st.data())
+def test_damage_gives_an_input_error_or_nothing(tmp_path: Path, data: st.DataObject) -> None:
+    images = make_zip(tmp_path / "images.zip", {"a.png": GREY, "b.png": GREY})
+    np.save(tmp_path / "a.npy", np.arange(5.0))
+    np.savez_compressed(tmp_path / "a.npz", x=np.arange(5.0))
+    for path in (images, tmp_path / "a.npy", tmp_path / "a.npz"):
+        content = bytearray(path.read_bytes())
+        where = data.draw(st.integers(0, len(content) - 1))
+        content[where] = data.draw(st.integers(0, 255))
+        path.write_bytes(content[: data.draw(st.integers(where, len(content)))])
+    for action in (_decode_all, read_array, read_arrays):
+        path = {_decode_all: images, read_array: tmp_path / "a.npy"}.get(action, tmp_path / "a.npz")
+        with contextlib.suppress(InputError):
+            action(path)
+
+
+def _decode_all(path: Path) -> None:
+    names = list_images(path)
+    with open_members(path) as read:
+        for name in names:
+            decode_image(read(name), name)
