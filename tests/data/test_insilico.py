@@ -328,3 +328,8 @@ def test_refuses_what_cannot_be(cortex, neurons):
 def test_neuron_refuses_lengths_that_are_not_positive(wrong):
     with pytest.raises(InputError, match="above 0"):
         replace(make_neuron("dot"), **wrong)
+
+
+def test_neuron_refuses_a_feature_that_does_not_fit():
+    with pytest.raises(InputError, match="below half"):
+        replace(make_neuron("curve"), feature=SIZE / 2)

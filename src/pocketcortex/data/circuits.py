@@ -64,7 +64,8 @@ class Neuron:
     Raises
     ------
     InputError
-        If ``kind`` is unknown, or ``size``, ``feature`` or ``softness`` is not above 0.
+        If ``kind`` is unknown, or ``size``, ``feature`` or ``softness`` is not above 0, or
+        ``feature`` is half of ``size`` or more.
     """
 
     kind: Kind
@@ -86,6 +87,10 @@ class Neuron:
         for name in ("size", "feature", "softness"):
             if not getattr(self, name) > 0:
                 raise InputError(f"`{name}` (={getattr(self, name)}) must be above 0")
+        if self.feature >= self.size / 2:
+            raise InputError(
+                f"`feature` (={self.feature}) must be below half of `size` (={self.size})"
+            )
 
     def preferred_stimulus(self, size: int) -> UInt8[np.ndarray, "3 {size} {size}"]:
         """Return a drawing, on grey, of what the circuit detects, in an image of ``size`` pixels.
