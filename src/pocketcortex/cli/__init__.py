@@ -11,13 +11,14 @@ from typing import Any
 
 import typer
 
-from pocketcortex.cli import data
+from pocketcortex.cli import data, models, run
 from pocketcortex.core import InputError, PocketcortexError
 
 # A new noun: write cli/NOUN.py with `app = typer.Typer(...)`, and add its line here. Keep its
 # module free of slow imports (torch); import those inside the commands.
 _NOUNS = {
     "data": data.app,
+    "models": models.app,
 }
 
 _TRACEBACK_VARIABLE = "POCKETCORTEX_TRACEBACK"
@@ -34,6 +35,8 @@ app = typer.Typer(
 )
 for _name, _noun in _NOUNS.items():
     app.add_typer(_noun, name=_name, no_args_is_help=True)
+app.command()(run.run)
+app.command()(run.demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

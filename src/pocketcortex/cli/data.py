@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pocketcortex.core import InputError, Recordings
-from pocketcortex.data import read_npz, read_v4
+from pocketcortex.core import Recordings
+from pocketcortex.data import read_recordings
 
 app = typer.Typer(help="Look at recordings.")
 
@@ -28,38 +28,11 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the sessions of some recordings, and the neurons that cannot be scored."""
-    rows = describe(open_recordings(path))
+    rows = describe(read_recordings(path))
     if as_json:
         typer.echo(json.dumps({"sessions": rows}, allow_nan=False))
     else:
         _print_table(rows)
-
-
-def open_recordings(path: Path) -> Recordings:
-    """Return the recordings at a path that a user named.
-
-    Parameters
-    ----------
-    path
-        A folder in the layout of the V4 release, or an `.npz` file written by `Session.save`.
-
-    Raises
-    ------
-    InputError
-        If there is nothing there, it is neither of these, or it cannot be read.
-    """
-    if path.is_dir():
-        return read_v4(path)
-    if not path.exists():
-        raise InputError(
-            f"{path} does not exist; give the folder of a V4 release or an .npz session file"
-        )
-    if path.suffix != ".npz":
-        raise InputError(
-            f"{path} is no recording that can be read; "
-            "give the folder of a V4 release or an .npz session file"
-        )
-    return Recordings([read_npz(path)])
 
 
 def describe(recordings: Recordings) -> list[dict[str, Any]]:

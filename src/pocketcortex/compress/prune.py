@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from pocketcortex.core import InputError
@@ -27,8 +27,8 @@ class LayerStatistics:
         For each layer their covariances, ``(channels, channels)``, float64.
     """
 
-    means: tuple[Float[np.ndarray, " channels"], ...]
-    covariances: tuple[Float[np.ndarray, "channels channels"], ...]
+    means: tuple[Float[np.ndarray, " _channels"], ...]
+    covariances: tuple[Float[np.ndarray, "_channels _channels"], ...]
 
 
 def layer_statistics(
@@ -56,9 +56,7 @@ def layer_statistics(
     covariances = [
         p / n - torch.outer(m, m) for p, n, m in zip(products, counts, means, strict=True)
     ]
-    return LayerStatistics(
-        tuple(m.numpy() for m in means), tuple(c.numpy() for c in covariances)
-    )
+    return LayerStatistics(tuple(m.numpy() for m in means), tuple(c.numpy() for c in covariances))
 
 
 def readout_contributions(
@@ -68,7 +66,7 @@ def readout_contributions(
 ) -> Float[np.ndarray, "n n_neurons filters"]:
     """Return what each last-layer filter adds to each neuron's response to each image."""
     parts = [
-        torch.einsum("nfhw,kfhw->nkf", maps, readouts.to(maps)).double().cpu().numpy()
+        torch.einsum("nfhw,kfhw->nkf", maps, readouts.detach().to(maps)).double().cpu().numpy()
         for maps, _ in _passes(layers, images)
     ]
     return np.concatenate(parts)
@@ -77,8 +75,8 @@ def readout_contributions(
 def fraction_of_variance(
     mixing: Float[np.ndarray, "outputs channels"],
     covariance: Float[np.ndarray, "channels channels"],
-    order: Sequence[int],
-) -> Float[np.ndarray, " n_removed"]:
+    order: Sequence[int] | Int[np.ndarray, " n_removed"],
+) -> Float[np.ndarray, " n_removed_plus_1"]:
     """Return the variance of a pointwise layer's outputs left after removing channels in order.
 
     ``FV(S) = 1 - tr(W_S' Sigma_SS W_S) / tr(W' Sigma W)`` with S the channels removed, W the
@@ -98,9 +96,9 @@ def fraction_of_variance(
     Cowley et al., bioRxiv 2023.11.22.568315, Methods, "Pruning", in closed form.
     """
     index = np.asarray(order)
-    weighted = (mixing.T @ mixing * covariance)[np.ix_(index, index)]
-    removed = np.cumsum(np.cumsum(weighted, axis=0), axis=1).diagonal()
+    weighted = mixing.T @ mixing * covariance
     total = weighted.sum()
+    removed = np.cumsum(np.cumsum(weighted[np.ix_(index, index)], axis=0), axis=1).diagonal()
     return 1 - np.concatenate([[0.0], removed]) / total if total > 0 else np.ones(len(index) + 1)
 
 
@@ -119,7 +117,7 @@ def prune(
     correlation with the teacher stays at or above `threshold` times what it was. Then each layer
     from the fourth to the first loses filters, least important first, while the fraction of
     variance left in the next layer's pointwise outputs is at or above `threshold`. What stays is
-    copied, and the mean of what is removed goes into the next layer's biases.
+    copied, and the mean of what is removed goes into the biases of the next layer and the readout.
 
     Two departures from the published procedure: it stops before the filter that crosses the
     threshold, not after, and it keeps the removed mean.
@@ -157,15 +155,17 @@ def prune(
     order = np.argsort(contributions.std(axis=0), kind="stable")
     left = [_r2(contributions[:, order[k:]].sum(axis=1), teacher) for k in range(len(order))]
     kept[-1] = _surviving(order, np.array(left), threshold * left[0], min_filters)
+    gone = np.setdiff1d(order, kept[-1])
+    lost = float(contributions[:, gone].mean(axis=0).sum())
     for layer in range(N_LAYERS - 2, -1, -1):
         mixing = model.layers.pointwise[layer].weight.detach().cpu().double().numpy()[..., 0, 0]
         mixing = mixing[kept[layer + 1]]
         covariance = statistics.covariances[layer]
         importance = covariance.diagonal() * (mixing**2).sum(axis=0)
         order = np.argsort(importance, kind="stable")
-        left_fv = fraction_of_variance(mixing, covariance, list(order))[:-1]
+        left_fv = fraction_of_variance(mixing, covariance, order)[:-1]
         kept[layer] = _surviving(order, left_fv, threshold, min_filters)
-    return _cut(model, kept, statistics)
+    return _cut(model, kept, statistics, lost)
 
 
 def _surviving(
@@ -179,19 +179,21 @@ def _surviving(
 
 
 def _cut(
-    model: CompactModel, kept: Sequence[np.ndarray], statistics: LayerStatistics
+    model: CompactModel,
+    kept: Sequence[np.ndarray],
+    statistics: LayerStatistics,
+    lost_readout: float,
 ) -> CompactModel:
     """Build the model of the kept filters, with their weights and batch-norm statistics."""
     layers = model.layers
     mean = layers.image_mean.flatten().tolist()
-    small = CompactModel([len(k) for k in kept], model.image_size, mean)
+    small = CompactModel([len(k) for k in kept], model.image_size, mean).to(model.readout)
     index = [torch.from_numpy(k) for k in kept]
     state: dict[str, Tensor] = {"readout": model.readout[index[-1]]}
-    state["readout_bias"] = model.readout_bias
+    state["readout_bias"] = model.readout_bias + lost_readout
     state["layers.image_mean"] = layers.image_mean
     state["layers.conv.weight"] = layers.conv.weight[index[0]]
-    assert layers.conv.bias is not None  # noqa: S101
-    state["layers.conv.bias"] = layers.conv.bias[index[0]]
+    state["layers.conv.bias"] = layers.conv.get_parameter("bias")[index[0]]
     for k in range(N_LAYERS - 1):
         gone = np.setdiff1d(np.arange(model.filters[k]), kept[k])
         weight = layers.pointwise[k].weight[index[k + 1]]
@@ -199,14 +201,14 @@ def _cut(
         state[f"layers.depthwise.{k}.weight"] = layers.depthwise[k].weight[index[k]]
         state[f"layers.pointwise.{k}.weight"] = weight[:, index[k]]
         state[f"layers.pointwise.{k}.bias"] = (
-            layers.pointwise[k].bias[index[k + 1]] + weight[:, gone, 0, 0] @ lost
+            layers.pointwise[k].get_parameter("bias")[index[k + 1]] + weight[:, gone, 0, 0] @ lost
         )
     for k, norm in enumerate(layers.norms):
         for name, tensor in norm.state_dict().items():
             whole = tensor if tensor.ndim == 0 else tensor[index[k]]
             state[f"layers.norms.{k}.{name}"] = whole
     small.load_state_dict(state)
-    return small.to(model.readout.device).eval()
+    return small.eval()
 
 
 def _r2(x: np.ndarray, y: np.ndarray) -> float:
@@ -216,9 +218,7 @@ def _r2(x: np.ndarray, y: np.ndarray) -> float:
     return float((x @ y) ** 2 / power) if power > 0 else 0.0
 
 
-def _passes(
-    layers: CompactLayers, images: np.ndarray
-) -> Iterator[tuple[Tensor, list[Tensor]]]:
+def _passes(layers: CompactLayers, images: np.ndarray) -> Iterator[tuple[Tensor, list[Tensor]]]:
     """Yield for each batch the last maps and the depthwise outputs of layers 1 to 4."""
     device = layers.conv.weight.device
     layers.eval()

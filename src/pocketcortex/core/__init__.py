@@ -10,6 +10,7 @@ from pocketcortex.core.archives import (
 )
 from pocketcortex.core.errors import InputError, MissingRepeatsError, PocketcortexError
 from pocketcortex.core.recordings import Recordings, Session
+from pocketcortex.core.runs import RunFolder, provenance, write_json
 from pocketcortex.core.stimuli import Indices, StimulusSet
 
 __all__ = [
@@ -18,12 +19,15 @@ __all__ = [
     "MissingRepeatsError",
     "PocketcortexError",
     "Recordings",
+    "RunFolder",
     "Session",
     "StimulusSet",
     "decode_image",
     "is_image_name",
     "list_images",
     "open_members",
+    "provenance",
     "read_array",
     "read_arrays",
+    "write_json",
 ]

@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,6 +158,17 @@ class Session:
         chosen = positions(indices, self.n_stimuli)
         stimuli = None if self.stimuli is None else self.stimuli.take(chosen)
         return replace(self, responses=self.responses[chosen], stimuli=stimuli)
+
+    def select_neurons(self, neurons: Sequence[int]) -> "Session":
+        """Return the session with some of its neurons, in the order given.
+
+        Raises
+        ------
+        InputError
+            If an index is out of range or nothing is left.
+        """
+        chosen = positions(list(neurons), self.n_neurons)
+        return replace(self, responses=self.responses[:, :, chosen])
 
     def unusable_neurons(self) -> dict[int, str]:
         """Return the neurons that no model can be scored on, each with the reason.

@@ -53,7 +53,8 @@ class RunFolder:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(
-                    f"another process is running in {self.path}; wait for it or choose another --out"
+                    f"another process is running in {self.path}; wait for it or choose "
+                    "another --out"
                 ) from error
             yield
 
@@ -150,12 +151,12 @@ def _verified_digest(folder: Path, key: str) -> str | None:
     if manifest.get("key") != key:
         return None
     files = _hash_files(folder)
-    return _digest_of(files) if files == manifest["files"] else None
+    return _digest_of(files) if files == manifest.get("files") else None
 
 
 def _hash_files(folder: Path) -> dict[str, str]:
-    skipped = {MANIFEST, _INPUTS}
-    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in skipped)
+    skipped = {folder / MANIFEST, folder / _INPUTS}
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p not in skipped)
     hashes = {}
     for path in paths:
         with path.open("rb") as file:

@@ -4,7 +4,8 @@ from pocketcortex.data.circuits import KINDS, Neuron
 from pocketcortex.data.dead_leaves import dead_leaves
 from pocketcortex.data.insilico import InSilicoCortex, insilico_neurons, insilico_recordings
 from pocketcortex.data.npz import read_npz
-from pocketcortex.data.v4 import read_v4
+from pocketcortex.data.sources import read_recordings
+from pocketcortex.data.v4 import natural_stimuli, read_v4
 
 __all__ = [
     "KINDS",
@@ -13,6 +14,8 @@ __all__ = [
     "dead_leaves",
     "insilico_neurons",
     "insilico_recordings",
+    "natural_stimuli",
     "read_npz",
+    "read_recordings",
     "read_v4",
 ]

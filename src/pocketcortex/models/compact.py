@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, cast
 
 import safetensors
 import safetensors.torch
@@ -27,14 +27,14 @@ IMAGE_MEAN = (116.222, 109.270, 100.381)
 FilterCounts = tuple[int, int, int, int, int]
 
 
-def same_padding(size: int, stride: int) -> tuple[int, int]:
-    """Return the zeros (before, after) that make a strided 5-wide kernel cover `size` pixels.
+def same_padding(size: int, stride: int, kernel: int = KERNEL) -> tuple[int, int]:
+    """Return the zeros (before, after) that make a strided kernel cover `size` pixels.
 
     The output has ``ceil(size / stride)`` positions and an odd total puts the extra zero after
-    the image (Keras' and TensorFlow's "same"), so stride 2 on an even size pads 1 and 2; torch's
-    symmetric 2 and 2 would shift the whole grid by one pixel.
+    the image (Keras' and TensorFlow's "same"): a 5-wide kernel at stride 2 pads an even size by 1
+    and 2, where torch's symmetric 2 and 2 would shift the whole grid by one pixel.
     """
-    total = max((math.ceil(size / stride) - 1) * stride + KERNEL - size, 0)
+    total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
     return total // 2, total - total // 2
 
 
@@ -123,6 +123,9 @@ class CompactLayers(nn.Module):
     """
 
     image_mean: Tensor
+    depthwise: Sequence[nn.Conv2d]
+    pointwise: Sequence[nn.Conv2d]
+    norms: Sequence[nn.BatchNorm2d]
 
     def __init__(
         self,
@@ -136,16 +139,19 @@ class CompactLayers(nn.Module):
         first, *later = self.filters
         self.register_buffer("image_mean", torch.tensor(image_mean).reshape(1, 3, 1, 1))
         self.conv = nn.Conv2d(3, first, KERNEL)
-        self.depthwise = nn.ModuleList(
+        depthwise = nn.ModuleList(
             nn.Conv2d(n, n, KERNEL, stride, groups=n, bias=False)
             for n, stride in zip(self.filters, STRIDES[1:], strict=False)
         )
-        self.pointwise = nn.ModuleList(
+        pointwise = nn.ModuleList(
             nn.Conv2d(n, m, 1) for n, m in zip(self.filters, later, strict=False)
         )
-        self.norms = nn.ModuleList(
+        norms = nn.ModuleList(
             nn.BatchNorm2d(n, BATCH_NORM_EPS, BATCH_NORM_MOMENTUM) for n in self.filters
         )
+        self.depthwise = cast(Sequence[nn.Conv2d], depthwise)
+        self.pointwise = cast(Sequence[nn.Conv2d], pointwise)
+        self.norms = cast(Sequence[nn.BatchNorm2d], norms)
 
     def forward(
         self, images: Float[Tensor, "n 3 h w"] | UInt8[Tensor, "n 3 h w"]
@@ -272,7 +278,7 @@ class CompactModel(nn.Module):
         return folder
 
     @classmethod
-    def load(cls, folder: str | Path) -> Self:
+    def load(cls, folder: str | Path) -> "CompactModel":
         """Read a model that `save` wrote.
 
         Raises
@@ -285,13 +291,21 @@ class CompactModel(nn.Module):
             config: dict[str, Any] = json.loads((folder / "config.json").read_text())
             model = cls(config["filters"], tuple(config["image_size"]))
             model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
-        except (OSError, KeyError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
-            reason = str(error).splitlines()[0]
+        except (
+            OSError, LookupError, TypeError, ValueError, RuntimeError, OverflowError,
+            safetensors.SafetensorError,
+        ) as error:  # fmt: skip
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
                 f"{folder} does not hold a saved compact model ({reason}); expected config.json "
                 "and model.safetensors as CompactModel.save writes them"
             ) from error
         return model.eval()
+
+
+def bias_of(conv: nn.Conv2d) -> Tensor:
+    """Return the bias of a convolution that has one."""
+    return conv.get_parameter("bias")
 
 
 def checked_filters(filters: Sequence[int]) -> FilterCounts:

@@ -6,6 +6,9 @@ from dataclasses import asdict, dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pocketcortex.models.compact import same_padding
 
 BATCH_NORM_EPS = 1e-3
 
@@ -24,21 +27,24 @@ class EnsembleShape:
         Channels inside a residual block.
     n_blocks
         Residual blocks.
+    stride
+        Stride of the separable convolution before the blocks.
     """
 
     in_channels: int = 1024
     width: int = 512
     bottleneck: int = 256
     n_blocks: int = 4
+    stride: int = 2
 
     def as_dict(self) -> dict[str, int]:
         """Return the fields as JSON values."""
         return asdict(self)
 
 
-def _separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+def _separable(inputs: int, outputs: int, stride: int = 1, padding: int = 1) -> nn.Sequential:
     return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride, padding=1, groups=inputs, bias=False),
+        nn.Conv2d(inputs, inputs, 3, stride, padding, groups=inputs, bias=False),
         nn.Conv2d(inputs, outputs, 1),
     )
 
@@ -64,9 +70,9 @@ class _Block(nn.Module):
 
 
 class EnsembleMember(nn.Module):
-    """Map backbone features to an embedding at half their resolution.
+    """Map backbone features to an embedding at half their resolution (with the default stride).
 
-    A pointwise reduction with batch norm and ReLU, a separable convolution of stride 2, then
+    A pointwise reduction with batch norm and ReLU, a strided separable convolution, then
     residual blocks with nothing after the addition, so the embedding is signed.
 
     Parameters
@@ -87,7 +93,7 @@ class EnsembleMember(nn.Module):
             nn.BatchNorm2d(shape.width, BATCH_NORM_EPS),
             nn.ReLU(),
         )
-        self.pool = _separable(shape.width, shape.width, stride=2)
+        self.pool = _separable(shape.width, shape.width, shape.stride, padding=0)
         self.blocks = nn.Sequential(
             *(_Block(shape.width, shape.bottleneck) for _ in range(shape.n_blocks))
         )
@@ -96,7 +102,9 @@ class EnsembleMember(nn.Module):
         self, features: Float[Tensor, "n channels rows columns"]
     ) -> Float[Tensor, "n width rows2 columns2"]:
         """Return the embedding of backbone features."""
-        embedding: Tensor = self.blocks(self.pool(self.reduce(features)))
+        reduced = self.reduce(features)
+        rows, columns = (same_padding(n, self.shape.stride, kernel=3) for n in reduced.shape[2:])
+        embedding: Tensor = self.blocks(self.pool(F.pad(reduced, (*columns, *rows))))
         return embedding
 
 

@@ -6,14 +6,14 @@ import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
 import torch
 
 from pocketcortex.core import InputError
-from pocketcortex.models.compact import CompactModel
+from pocketcortex.models.compact import BATCH_NORM_EPS, CompactModel
 
 N_LAYERS = 5
 N_ARRAYS = 36
@@ -60,10 +60,7 @@ def import_compact_model(path: str | Path) -> CompactModel:
         return from_keras_arrays(arrays)
     except InputError as error:
         raise InputError(f"{path.name}: {error}") from error
-    except (
-        OSError, ValueError, KeyError, EOFError, RuntimeError, TypeError, AttributeError,
-        IndexError, MemoryError, pickle.UnpicklingError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
+    except Exception as error:  # damaged files make the formats' readers raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path.name} is not a readable compact model: {reason}") from error
 
@@ -85,8 +82,8 @@ def published_models(folder: str | Path, session: str) -> dict[int, Path]:
     """
     models = Path(folder) / "data_compact_models"
     found: dict[int, Path] = {}
-    for path in sorted(models.glob(f"models_torch/compact_model_{session}_neuron*.pt")):
-        if match := _NAME.match(path.name):
+    for path in sorted(models.glob("models_torch/compact_model_*.pt")):
+        if (match := _NAME.match(path.name)) and match["session"] == session:
             found[int(match["neuron"])] = path
     if not found:
         known = sorted({m["session"] for p in models.rglob("*.pt") if (m := _NAME.match(p.name))})
@@ -114,12 +111,17 @@ def from_keras_arrays(arrays: Sequence[np.ndarray]) -> CompactModel:
     """
     if len(arrays) != N_ARRAYS:
         raise InputError(f"expected {N_ARRAYS} arrays of a compact model, got {len(arrays)}")
-    tensors = [torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in arrays]
+    if sum(a.size for a in arrays) * 8 > _MAX_FILE_BYTES:
+        raise InputError(f"{sum(a.size for a in arrays):,} weights: not a compact model")
+    with np.errstate(over="ignore"):  # beyond float32 becomes infinite and is refused below
+        tensors = [torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in arrays]
     if not all(torch.isfinite(t).all() for t in tensors):
         raise InputError("weights hold NaN or infinite numbers")
     if tensors[0].ndim != 4 or any(tensors[7 * i].ndim != 4 for i in range(1, N_LAYERS)):
         raise InputError("kernels are not four-dimensional")
     filters = [tensors[0].shape[3], *(tensors[7 * i].shape[3] for i in range(1, N_LAYERS))]
+    if min(filters) < 1:
+        raise InputError(f"layers have {filters} filters, expected at least one each")
     side = round((tensors[34].numel() / filters[-1]) ** 0.5)
     if side < 1 or side * side * filters[-1] != tensors[34].numel():
         raise InputError(
@@ -146,12 +148,16 @@ def from_keras_arrays(arrays: Sequence[np.ndarray]) -> CompactModel:
             raise InputError(
                 f"{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
             )
+    if any((state[f"layers.norms.{k}.running_var"] <= -BATCH_NORM_EPS).any() for k in range(5)):
+        raise InputError("batch-norm variances are negative")
     model.load_state_dict({**expected, **state})
     return model.eval()
 
 
 def _read_pt(path: Path) -> list[np.ndarray]:
     state: Mapping[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    if sum(t.numel() for t in state.values()) * 8 > _MAX_FILE_BYTES:
+        raise InputError("tensors are too large for a compact model")
     get = {name.removeprefix("layers."): t.double().numpy() for name, t in state.items()}
 
     def norm(layer: int) -> list[np.ndarray]:
@@ -172,19 +178,28 @@ def _read_pt(path: Path) -> list[np.ndarray]:
 
 def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
     """Stand in for NumPy's array reconstruction, which always starts from an empty array."""
-    if kind is not np.ndarray or shape != (0,):
+    if kind is not _ArrayKind or shape != (0,):
         raise pickle.UnpicklingError("pickle asks for something other than a plain array")
     return np.empty(0, dtype=np.dtype(code.decode("ascii")))
+
+
+class _ArrayKind:
+    """Stand in for `numpy.ndarray` as an argument; a pickle cannot build anything with it."""
+
+    def __init__(self, *_: object) -> None:
+        raise pickle.UnpicklingError("pickle asks for something other than a plain array")
 
 
 class _ArrayUnpickler(pickle.Unpickler):
     """Unpickle NumPy arrays and nothing else."""
 
-    def find_class(self, module: str, name: str) -> Any:  # noqa: ANN401
+    def find_class(self, module: str, name: str) -> Any:
         if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
             return _empty_array
-        if module == "numpy" and name in ("ndarray", "dtype"):
-            return getattr(np, name)
+        if module == "numpy" and name == "ndarray":
+            return _ArrayKind
+        if module == "numpy" and name == "dtype":
+            return np.dtype
         raise pickle.UnpicklingError(f"pickle asks for {module}.{name}; only arrays are admitted")
 
 
@@ -221,7 +236,7 @@ def _dataset(file: h5py.File, name: str) -> np.ndarray:
     return np.asarray(dataset[()])
 
 
-def _read_h5_file(source: Path | BinaryIO) -> list[np.ndarray]:
+def _read_h5_file(source: Path | io.BytesIO) -> list[np.ndarray]:
     norm = ("gamma", "beta", "moving_mean", "moving_variance")
     names: list[str] = []
     with h5py.File(source, "r") as file:

@@ -1,6 +1,7 @@
 """Many compact models run as one network."""
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, UInt8
@@ -13,6 +14,7 @@ from pocketcortex.models.compact import (
     BATCH_NORM_MOMENTUM,
     STRIDES,
     CompactModel,
+    bias_of,
     centred,
     same_conv,
 )
@@ -41,6 +43,8 @@ class CompactStack(nn.Module):
     """
 
     image_mean: Tensor
+    mixing: Sequence[nn.ParameterList]
+    norms: Sequence[nn.BatchNorm2d]
 
     def __init__(self, models: Sequence[CompactModel]) -> None:
         super().__init__()
@@ -56,25 +60,27 @@ class CompactStack(nn.Module):
             [_joined([m.conv.weight for m in layers])]
             + [_joined([m.depthwise[i].weight for m in layers]) for i in range(len(STRIDES) - 1)]
         )
-        self.mixing = nn.ModuleList(
+        mixing = nn.ModuleList(
             nn.ParameterList([m.pointwise[i].weight.detach().flatten(1).clone() for m in layers])
             for i in range(len(STRIDES) - 1)
         )
         self.biases = nn.ParameterList(
-            [_joined([m.conv.bias for m in layers if m.conv.bias is not None])]
-            + [_joined([m.pointwise[i].bias for m in layers]) for i in range(len(STRIDES) - 1)]
+            [_joined([bias_of(m.conv) for m in layers])]
+            + [_joined([bias_of(m.pointwise[i]) for m in layers]) for i in range(len(STRIDES) - 1)]
         )
-        self.norms = nn.ModuleList()
+        self.mixing = cast(Sequence[nn.ParameterList], mixing)
+        norms = []
         for layer in range(len(STRIDES)):
             parts = [m.norms[layer] for m in layers]
             channels = sum(part.num_features for part in parts)
             norm = nn.BatchNorm2d(channels, BATCH_NORM_EPS, BATCH_NORM_MOMENTUM)
             merged = {name: torch.cat([p.state_dict()[name] for p in parts]) for name in _NORM}
             norm.load_state_dict(norm.state_dict() | merged)
-            self.norms.append(norm)
+            norms.append(norm)
+        self.norms = cast(Sequence[nn.BatchNorm2d], nn.ModuleList(norms))
         self.readout = _joined([m.readout for m in models])
         self.readout_bias = nn.Parameter(torch.stack([m.readout_bias.detach() for m in models]))
-        self.to(dtype=models[0].readout.dtype)
+        self.to(models[0].readout)
 
     def __len__(self) -> int:
         """Return the number of models."""
@@ -116,7 +122,7 @@ class CompactStack(nn.Module):
         with torch.inference_mode():
             for tile in self.split(n_filters):
                 tile.eval()
-                columns.append(torch.cat([tile(batch) for batch in images.split(n_images)]))
+                columns.append(torch.cat([tile(x) for x in torch.split(images, n_images)]))
             return torch.cat(columns, dim=1)
 
     def split(self, n_filters: int) -> list["CompactStack"]:
@@ -164,8 +170,8 @@ class CompactStack(nn.Module):
         norm = self.norms[layer]
         scale, shift = None, self.biases[layer]
         if not self.training:
-            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
-            shift = (shift - norm.running_mean) * scale + norm.bias
+            scale = norm.weight * torch.rsqrt(norm.get_buffer("running_var") + norm.eps)
+            shift = (shift - norm.get_buffer("running_mean")) * scale + norm.bias
         kernels = self.kernels[layer]
         if layer == 0:
             weight = kernels if scale is None else kernels * scale[:, None, None, None]

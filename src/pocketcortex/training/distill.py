@@ -1,6 +1,5 @@
 """Distil a teacher into one small network for all neurons, and retrain pruned models."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ import scipy.ndimage
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from pocketcortex.core import InputError
 from pocketcortex.models import CompactModel, CompactStack, SharedCompactModel
@@ -20,6 +18,7 @@ from pocketcortex.training.checkpoint import (
     read_checkpoint,
     save_checkpoint,
 )
+from pocketcortex.training.schedule import one_cycle
 
 ADAM_EPS = 1e-7
 _STATISTICS_BATCH = 32
@@ -53,14 +52,6 @@ class Distillation:
     batch_size: int = 32
     smoothing: float = 0.5
     mixing_l1: float = 0.0
-
-    def rate(self, step: int, n_steps: int) -> float:
-        """Return the learning rate of a step."""
-        warm_up = max(1, n_steps // 10)
-        if step < warm_up:
-            return self.learning_rate * (step + 1) / warm_up
-        done = (step - warm_up) / max(1, n_steps - warm_up)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * done))
 
 
 def distill(
@@ -111,16 +102,15 @@ def distill(
     """
     mean, sd = _moments(images, responses)
     targets = torch.from_numpy(((responses - mean) / sd).astype(np.float32)).to(device)
-    torch_rng_state = torch.get_rng_state()
-    torch.manual_seed(seed)
     height, width = images.shape[2:]
-    model = SharedCompactModel(filters, responses.shape[1], (height, width))
-    torch.set_rng_state(torch_rng_state)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model = SharedCompactModel(filters, responses.shape[1], (height, width))
     model.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss(batch: Tensor, index: np.ndarray) -> Tensor:
-        error = (model(batch) - targets[index]).square().mean(0).sum()
+        error: Tensor = (model(batch) - targets[index]).square().mean(0).sum()
         return error + distillation.mixing_l1 * model.mixing.abs().mean(1).sum()
 
     def smooth() -> None:
@@ -179,7 +169,8 @@ def retrain(
     trained: list[CompactModel] = []
     for number, group in enumerate(groups):
         stack = group.to(device).eval()  # batch-norm statistics frozen
-        columns = slice(len(trained), len(trained) + len(stack))
+        n_models = len(stack)
+        columns = slice(len(trained), len(trained) + n_models)
 
         def loss(
             batch: Tensor,
@@ -187,7 +178,7 @@ def retrain(
             stack: CompactStack = stack,
             columns: slice = columns,
         ) -> Tensor:
-            error = (stack(batch) - targets[index][:, columns]).square().mean(0)
+            error: Tensor = (stack(batch) - targets[index][:, columns]).square().mean(0)
             return (error * weight[columns]).sum()
 
         def smooth(stack: CompactStack = stack) -> None:
@@ -195,11 +186,14 @@ def retrain(
                 smooth_(kernels, distillation.smoothing)
             smooth_(stack.readout, distillation.smoothing)
 
+        def advance_all(n: int, n_models: int = n_models) -> None:
+            advance(n * n_models)
+
         path = None if checkpoint is None else checkpoint.with_suffix(f".{number}.safetensors")
         _optimize(
             stack, images, loss, smooth, distillation,
             seed=seed, device=device, checkpoint=path,
-            advance=lambda n, share=len(stack): advance(n * share),
+            advance=advance_all,
         )  # fmt: skip
         trained += [model.eval() for model in stack.models()]
     return trained
@@ -236,11 +230,11 @@ def _moments(images: np.ndarray, responses: np.ndarray) -> tuple[np.ndarray, np.
     """Return mean and standard deviation of each column; refuse what cannot be distilled."""
     if len(images) != len(responses):
         raise InputError(f"{len(images)} images for responses to {len(responses)}")
-    sd = responses.std(axis=0)
-    bad = np.flatnonzero(~(np.isfinite(responses).all(axis=0) & (sd > 0)))
+    constant = (responses == responses[:1]).all(axis=0)
+    bad = np.flatnonzero(~np.isfinite(responses).all(axis=0) | constant)
     if len(bad):
         raise InputError(f"teacher responses of neurons {bad.tolist()} are constant or not finite")
-    return responses.mean(axis=0), sd
+    return responses.mean(axis=0), responses.std(axis=0)
 
 
 def _optimize(
@@ -268,14 +262,14 @@ def _optimize(
             {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
         )
         load_optimizer(optimizer, tensors)
-        advance(first * per_epoch * size)
+        advance(first * per_epoch * min(size, len(images)))
     for epoch in range(first, distillation.n_epochs):
         order = np.random.default_rng([seed, epoch]).permutation(len(images))
         for step in range(per_epoch):
             index = np.sort(order[step * size : (step + 1) * size])
-            rate = distillation.rate(epoch * per_epoch + step, per_epoch * distillation.n_epochs)
+            done, n_steps = epoch * per_epoch + step, distillation.n_epochs * per_epoch
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = one_cycle(distillation.learning_rate, done, n_steps, 0.1)
             batch = torch.from_numpy(images[index]).to(device)
             optimizer.zero_grad()
             loss(batch, index).backward()
@@ -284,6 +278,4 @@ def _optimize(
         smooth()
         if checkpoint is not None:
             state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-            save_checkpoint(
-                checkpoint, state | optimizer_tensors(optimizer), {"epoch": epoch + 1}
-            )
+            save_checkpoint(checkpoint, state | optimizer_tensors(optimizer), {"epoch": epoch + 1})

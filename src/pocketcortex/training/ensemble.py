@@ -1,20 +1,27 @@
 """Fit the teacher's members over many sessions, a fresh readout for each visit to a session."""
 
 import copy
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from pocketcortex.core import InputError
 from pocketcortex.mapping import RidgeLOO
 from pocketcortex.metrics import pearson_r2
 from pocketcortex.models import EnsembleMember, EnsembleModel, EnsembleShape, FactorizedReadout
-from pocketcortex.training.checkpoint import read_checkpoint, save_checkpoint
+from pocketcortex.training.checkpoint import (
+    load_optimizer,
+    optimizer_tensors,
+    read_checkpoint,
+    save_checkpoint,
+)
+from pocketcortex.training.schedule import one_cycle, seeded
 
 _PREDICT_BATCH = 64
 
@@ -43,44 +50,40 @@ class SessionFeatures:
                 f"session {self.id}: {len(self.features)} features for "
                 f"{len(self.responses)} responses"
             )
-        if not np.isfinite(self.responses).all() or (self.responses.std(axis=0) == 0).any():
+        constant = (self.responses == self.responses[:1]).all(axis=0)
+        if not np.isfinite(self.responses).all() or constant.any():
             raise InputError(f"session {self.id}: drop constant and unrecorded neurons first")
 
     def z_scored(self) -> Float[np.ndarray, "n_stimuli n_neurons"]:
         """Return responses with mean 0 and population standard deviation 1 for each neuron."""
         r = self.responses
-        return (r - r.mean(axis=0)) / r.std(axis=0)
+        return np.asarray((r - r.mean(axis=0)) / r.std(axis=0))
 
 
 @dataclass(frozen=True)
 class EnsembleTraining:
-    """How members are trained; the defaults are the published ones except where they say so.
+    """How members are trained.
 
     Attributes
     ----------
     n_epochs
-        Rounds over all sessions; round e passes e times over each session's images.
-    learning_rate, momentum, clip
-        Stochastic gradient descent, gradients clipped element by element at `clip`.
-    decay
-        Factor on the learning rate after each round.
+        Passes over all sessions' images.
+    learning_rate
+        Peak of AdamW's learning rate: linear warm-up over a fifth of the steps, then a cosine to
+        zero.
+    weight_decay
+        AdamW's decay.
     batch_size
-        Images a step.
-    loss_neurons
-        The squared error is summed over neurons and divided by this (published: 200 outputs).
+        Images a step, all of one session.
     readout_scale
-        Standard deviation of a fresh readout's weights (published: 0.001 of Glorot's, which needs
-        longer visits to a session than a small run has).
+        Standard deviation of a fresh readout's weights.
     """
 
     n_epochs: int = 5
-    learning_rate: float = 2.0
-    momentum: float = 0.75
-    clip: float = 0.5
-    decay: float = 0.85
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.1
     batch_size: int = 64
-    loss_neurons: int = 200
-    readout_scale: float = 0.01
+    readout_scale: float = 0.05
 
 
 def fit_members(
@@ -94,14 +97,17 @@ def fit_members(
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
     advance: Callable[[int], None] = lambda n: None,
-) -> tuple[list[EnsembleMember], list[dict[str, float | str]]]:
-    """Return trained members and the validation score after each visit to a session.
+) -> tuple[list[EnsembleMember], list[float]]:
+    """Return trained members and the validation score after each epoch.
 
-    Sessions are visited in a fresh random order each round; at each visit every member gets a
-    new factorized readout for that session's neurons. After each visit the members' embeddings of
-    the validation session are mapped to its neurons by ridge, scored out of sample, and the
-    members are kept if the median r² is the best so far: early stopping at session granularity.
-    All members see the same batches; they differ in their initial weights.
+    Each session has a fresh factorized readout for its neurons; batches of all sessions, each of
+    one session, come in random order, and the mean squared error of z-scored responses is
+    minimised. After each epoch the members' embeddings of the validation session are mapped to its
+    neurons by ridge, scored out of sample, and the members are kept if the median r² is the best
+    so far. All members see the same batches; they differ in their initial weights.
+
+    The published schedule (sessions in turn, the readout thrown away after each visit, plain SGD
+    at rate 2) needs far more sessions than a small run has: see LOG.md.
 
     Parameters
     ----------
@@ -120,9 +126,9 @@ def fit_members(
     device
         Where to train.
     checkpoint
-        File to go on from and to write after each round, None for neither.
+        File to go on from and to write after each epoch, None for neither.
     advance
-        Told how many image passes are done, for a progress bar.
+        Told how many images were used, for a progress bar.
 
     Raises
     ------
@@ -131,47 +137,52 @@ def fit_members(
 
     References
     ----------
-    Cowley et al., bioRxiv 2023.11.22.568315, Methods, "Deep ensemble model".
+    Architecture and validation: Cowley et al., bioRxiv 2023.11.22.568315, Methods, "Deep ensemble
+    model".
     """
     if not sessions or n_members < 1:
         raise InputError(f"need sessions and members, got {len(sessions)} and {n_members}")
-    members = []
-    for k in range(n_members):
-        torch_rng_state = torch.get_rng_state()
-        torch.manual_seed(seed + k)
-        members.append(EnsembleMember(shape).to(device))
-        torch.set_rng_state(torch_rng_state)
-    history: list[dict[str, float | str]] = []
-    best_score, best = -np.inf, copy.deepcopy(members)
-    first = 0
+    members, readouts = _fresh_networks(sessions, shape, n_members, training, seed, device)
+    best = copy.deepcopy(members)
+    trained = nn.ModuleList([*members, *readouts])
+    optimizer = torch.optim.AdamW(trained.parameters(), weight_decay=training.weight_decay)
+    n_batches = [math.ceil(len(s.features) / training.batch_size) for s in sessions]
+    n_steps = training.n_epochs * sum(n_batches)
+    targets = [torch.from_numpy(s.z_scored().astype(np.float32)).to(device) for s in sessions]
+    history: list[float] = []
     if checkpoint is not None and (saved := read_checkpoint(checkpoint)) is not None:
         tensors, numbers = saved
-        for name, group in (("now", members), ("best", best)):
-            for k, member in enumerate(group):
-                prefix = f"{name}.{k}."
-                member.load_state_dict(
-                    {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-                )
-        first, best_score, history = numbers["round"], numbers["best_score"], numbers["history"]
-    advance(first * (first + 1) // 2 * sum(len(s.features) for s in sessions))
-    for epoch in range(first, training.n_epochs):
+        trained.load_state_dict(_with_prefix(tensors, "now."))
+        nn.ModuleList(best).load_state_dict(_with_prefix(tensors, "best."))
+        load_optimizer(optimizer, tensors)
+        history = numbers["history"]
+        advance(len(history) * sum(len(s.features) for s in sessions))
+    for epoch in range(len(history), training.n_epochs):
         rng = np.random.default_rng([seed, epoch])
-        rate = training.learning_rate * training.decay**epoch
-        for index in rng.permutation(len(sessions)):
-            _visit(members, sessions[index], training, rate, epoch + 1, rng, advance)
-            score = _validation_score(members, validation)
-            history.append({"round": epoch, "session": sessions[index].id, "median_r2": score})
-            if score > best_score:
-                best_score, best = score, copy.deepcopy(members)
+        batches = [
+            (k, np.sort(part))
+            for k, session in enumerate(sessions)
+            for part in np.array_split(rng.permutation(len(session.features)), n_batches[k])
+        ]
+        trained.train()
+        for step, index in enumerate(rng.permutation(len(batches)), epoch * len(batches)):
+            k, batch = batches[index]
+            for group in optimizer.param_groups:
+                group["lr"] = one_cycle(training.learning_rate, step, n_steps, 0.2)
+            x, y = _to_tensor(sessions[k].features[batch], device), targets[k][batch]
+            optimizer.zero_grad()
+            for member, group_of_readouts in zip(members, readouts, strict=True):
+                (group_of_readouts[k](member(x)) - y).square().mean().backward()
+            optimizer.step()
+            advance(len(batch))
+        history.append(_validation_score(members, validation))
+        if history[-1] == max(history):
+            best = copy.deepcopy(members)
         if checkpoint is not None:
-            tensors = {
-                f"{name}.{k}.{key}": tensor
-                for name, group in (("now", members), ("best", best))
-                for k, member in enumerate(group)
-                for key, tensor in member.state_dict().items()
-            }
-            numbers = {"round": epoch + 1, "best_score": best_score, "history": history}
-            save_checkpoint(checkpoint, tensors, numbers)
+            tensors = {f"now.{n}": t for n, t in trained.state_dict().items()}
+            tensors |= {f"best.{n}": t for n, t in nn.ModuleList(best).state_dict().items()}
+            numbers = {"history": history}
+            save_checkpoint(checkpoint, tensors | optimizer_tensors(optimizer), numbers)
     return [member.eval() for member in best], history
 
 
@@ -196,7 +207,7 @@ def map_ensemble(
     for member in members:
         embedding = embed([member], session.features)[0]
         ridge = RidgeLOO().fit(embedding, targets)
-        weights.append(torch.from_numpy(np.ascontiguousarray(ridge.coef_.T, dtype=np.float32)))
+        weights.append(torch.from_numpy(np.asarray(ridge.coef_, dtype=np.float32)))
         intercepts.append(torch.from_numpy(np.asarray(ridge.intercept_, dtype=np.float32)))
         held_out += ridge.loo_predictions_ / len(members)
     model = EnsembleModel(members, torch.stack(weights), torch.stack(intercepts))
@@ -237,49 +248,36 @@ def _to_tensor(features: np.ndarray, device: str | torch.device) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last)
 
 
-def _visit(
-    members: Sequence[EnsembleMember],
-    session: SessionFeatures,
+def _fresh_networks(
+    sessions: Sequence[SessionFeatures],
+    shape: EnsembleShape,
+    n_members: int,
     training: EnsembleTraining,
-    learning_rate: float,
-    n_passes: int,
-    rng: np.random.Generator,
-    advance: Callable[[int], None],
-) -> None:
-    """Train all members on one session with fresh readouts."""
-    device = next(members[0].parameters()).device
-    targets = torch.from_numpy(session.z_scored().astype(np.float32)).to(device)
-    n, n_neurons = targets.shape
-    rows, columns = ((side + 1) // 2 for side in session.features.shape[2:])
-    generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
-    readouts = [
-        FactorizedReadout(
-            member.shape.width, rows, columns, n_neurons,
-            scale=training.readout_scale, generator=generator,
-        ).to(device)
-        for member in members
-    ]  # fmt: skip
-    parameters = [p for module in (*members, *readouts) for p in module.parameters()]
-    optimizer = torch.optim.SGD(parameters, lr=learning_rate, momentum=training.momentum)
-    for member in members:
-        member.train()
-    for _ in range(n_passes):
-        order = rng.permutation(n)
-        for start in range(0, n, training.batch_size):
-            batch = np.sort(order[start : start + training.batch_size])
-            if len(batch) < 2:  # batch norm has no variance of a single image
-                continue
-            x, y = _to_tensor(session.features[batch], device), targets[batch]
-            optimizer.zero_grad()
-            for member, readout in zip(members, readouts, strict=True):
-                error = readout(member(x)) - y
-                (error.square().sum(1).mean() / training.loss_neurons).backward()
-            torch.nn.utils.clip_grad_value_(parameters, training.clip)
-            optimizer.step()
-            advance(len(batch))
+    seed: int,
+    device: str | torch.device,
+) -> tuple[list[EnsembleMember], list[nn.ModuleList]]:
+    """Return untrained members and, for each, one readout a session."""
+    rows, columns = (math.ceil(n / shape.stride) for n in sessions[0].features.shape[2:])
+    members, readouts = [], []
+    for k in range(n_members):
+        members.append(seeded(seed + k, lambda: EnsembleMember(shape)).to(device))
+        generator = torch.Generator().manual_seed(seed + k)
+        group = [
+            FactorizedReadout(
+                shape.width, rows, columns, session.responses.shape[1],
+                scale=training.readout_scale, generator=generator,
+            )
+            for session in sessions
+        ]  # fmt: skip
+        readouts.append(nn.ModuleList(group).to(device))
+    return members, readouts
 
 
 def _validation_score(members: Sequence[EnsembleMember], session: SessionFeatures) -> float:
     """Return the median over neurons of r² between responses and out-of-sample predictions."""
     _, predictions = map_ensemble(members, session)
     return float(np.median(pearson_r2(session.responses, predictions)))
+
+
+def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

@@ -68,9 +68,9 @@ class Backbone:
         InputError
             If the layer's output is not a stack of maps.
         """
-        kept: list[Tensor] = []
+        kept: list[object] = []
 
-        def keep(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        def keep(_module: nn.Module, _inputs: object, output: object) -> None:
             kept.append(output)
             raise _LayerReached
 
@@ -86,10 +86,11 @@ class Backbone:
             pass
         finally:
             handle.remove()
-        if not kept or not isinstance(kept[0], Tensor) or kept[0].ndim != 4:
-            got = type(kept[0]).__name__ if kept else "nothing"
+        maps = kept[0] if kept else None
+        if not isinstance(maps, Tensor) or maps.ndim != 4:
+            got = f"{maps.ndim} axes" if isinstance(maps, Tensor) else type(maps).__name__
             raise InputError(f"layer {self.layer!r} gives {got}, expected maps (n, c, rows, cols)")
-        return kept[0].float()
+        return maps.float()
 
     @property
     def key(self) -> str:
@@ -129,7 +130,7 @@ def load_network(reference: str) -> nn.Module:
     else:
         try:
             module = importlib.import_module(source)
-        except ModuleNotFoundError as error:
+        except (ImportError, TypeError) as error:
             raise InputError(f"network module {source!r} cannot be imported: {error}") from error
     builder: Callable[[], object] | None = getattr(module, name, None)
     if not callable(builder):

@@ -68,7 +68,7 @@ class FeatureStore:
         path = self.path(backbone, stimuli)
         if path.exists():
             advance(len(stimuli))
-            return np.load(path, mmap_mode="r", allow_pickle=False)
+            return _mapped(path)
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
         store: np.memmap | None = None
@@ -90,4 +90,9 @@ class FeatureStore:
             raise InputError("there are no images to compute features of")
         store.flush()
         os.replace(partial, path)
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        return _mapped(path)
+
+
+def _mapped(path: Path) -> np.ndarray:
+    array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+    return array

@@ -1,0 +1,183 @@
+"""What a run does: one TOML file, checked whole before anything starts."""
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import pydantic
+from pydantic import BaseModel, ConfigDict, Field
+
+from pocketcortex.core import InputError
+
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InSilicoConfig(_Table):
+    """A simulated animal in place of recordings."""
+
+    n_sessions: Annotated[int, Field(ge=3)] = 6
+    n_neurons: Count = 20
+    n_stimuli: Annotated[int, Field(ge=20)] = 800
+    image_size: Annotated[int, Field(ge=16)] = 64
+    n_repeats: Count = 8
+
+
+class RecordingsConfig(_Table):
+    """Where sessions come from and what each is for."""
+
+    path: str | None = None
+    """Folder of a V4 release, or a folder of ``.npz`` sessions."""
+    insilico: InSilicoConfig | None = None
+    train: tuple[str, ...] = ()
+    """Sessions the ensemble is trained on; none for those whose role is ``train``."""
+    validation: str | None = None
+    """Session that stops the training early; None for the one whose role is ``validation``."""
+    test: str | None = None
+    """Session whose neurons are modelled: its first half is fitted, its second half only scored."""
+    skip_synthesized: bool = False
+    """Leave images 601 to 900 of the V4 release's sessions of September 2019 out of training."""
+    published_models: str | None = None
+    """Folder of a release with published compact models of the test session, to score beside."""
+
+    @pydantic.model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.insilico is None):
+            raise ValueError("name either recordings.path or recordings.insilico, not both")
+        return self
+
+
+class BackboneConfig(_Table):
+    """The task-driven network."""
+
+    network: str = "pocketcortex.zoo:filter_bank"
+    """``file.py:builder`` or ``module:builder``; your own code, run as such."""
+    layer: str = "maps"
+    input_size: Count | None = None
+    """Side in pixels that images are resized to; None for as they are."""
+
+
+class TeacherConfig(_Table):
+    """The ensemble."""
+
+    n_members: Count = 25
+    width: Count = 512
+    bottleneck: Count = 256
+    n_blocks: Count = 4
+    stride: Count = 2
+    n_epochs: Count = 5
+    learning_rate: Positive = 3e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    readout_scale: Positive = 0.05
+
+
+class StudentsConfig(_Table):
+    """Distillation into a shared network, and the images for it."""
+
+    filters: tuple[Count, Count, Count, Count, Count] = (100, 100, 100, 100, 100)
+    n_epochs: Count = 4
+    learning_rate: Positive = 2e-3
+    batch_size: Count = 32
+    smoothing: Annotated[float, Field(ge=0)] = 0.5
+    mixing_l1: Annotated[float, Field(ge=0)] = 0.0
+    banks: tuple[str, ...] = ()
+    """Zips or folders of images beside those of the sessions."""
+    n_bank_images: Count | None = None
+    """At most so many of each bank, the first by name; None for all."""
+    dead_leaves: Annotated[int, Field(ge=0)] = 0
+    """Images of the endless dead-leaves bank."""
+
+
+class CompactConfig(_Table):
+    """Pruning and retraining."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)] = 0.9
+    min_filters: Count = 3
+    n_pruning_images: Count = 1000
+    n_epochs: Count = 1
+    n_images: Count | None = None
+    """Images of a retraining epoch; None for all that the students saw."""
+    learning_rate: Positive = 1e-3
+    batch_size: Count = 8
+    smoothing: Annotated[float, Field(ge=0)] = 0.5
+
+
+class StimuliConfig(_Table):
+    """Preferred stimuli."""
+
+    n_steps: Count = 100
+    n_starts: Count = 2
+
+
+class RunConfig(_Table):
+    """A whole run."""
+
+    seed: Annotated[int, Field(ge=0)] | None = None
+    """None draws one, which is printed and stored."""
+    recordings: RecordingsConfig
+    backbone: BackboneConfig = BackboneConfig()
+    teacher: TeacherConfig = TeacherConfig()
+    students: StudentsConfig = StudentsConfig()
+    compact: CompactConfig = CompactConfig()
+    stimuli: StimuliConfig = StimuliConfig()
+
+
+def read_config(path: str | Path) -> RunConfig:
+    """Return the run that a TOML file describes.
+
+    ``${NAME}`` in a string stands for the environment variable NAME. Relative paths are relative
+    to the working directory.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or not TOML, a variable is not set, a key is unknown, or a value is
+        out of range.
+    """
+    path = Path(path)
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from error
+    try:
+        return RunConfig.model_validate(_expanded(table, path))
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(f"{path}: {where}: {first['msg']} (got {first['input']!r})") from error
+
+
+def _expanded(value: Any, path: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _expanded(entry, path) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_expanded(entry, path) for entry in value]
+    if not isinstance(value, str):
+        return value
+
+    def variable(match: re.Match[str]) -> str:
+        name = match[1]
+        if name not in os.environ:
+            raise InputError(f"{path} uses ${{{name}}}, which is not set; export {name}=FOLDER")
+        return os.environ[name]
+
+    return re.sub(r"\$\{(\w+)\}", variable, value)
+
+
+def demo_config() -> RunConfig:
+    """Return the run of `pocketcortex demo`: an in-silico animal, minutes on two cores."""
+    return RunConfig(
+        seed=7,
+        recordings=RecordingsConfig(insilico=InSilicoConfig()),
+        teacher=TeacherConfig(n_members=3, width=96, bottleneck=48, n_blocks=2, n_epochs=3),
+        students=StudentsConfig(filters=(24, 24, 32, 32, 32), n_epochs=4, dead_leaves=6000),
+        compact=CompactConfig(n_images=2000),
+    )

@@ -1,0 +1,185 @@
+"""What a run works on: sessions, the split of the test session, and images to distil with."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from pocketcortex.core import InputError, Recordings, Session, StimulusSet
+from pocketcortex.data import dead_leaves, insilico_recordings, natural_stimuli, read_recordings
+from pocketcortex.pipeline.config import RecordingsConfig, StudentsConfig
+
+MIN_HALF = 10
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """The sessions of a run, already split; nothing here has seen the held-out half.
+
+    Attributes
+    ----------
+    train, validation
+        Sessions that train the ensemble and stop its training. Synthesized images and images that
+        are also in the held-out half are left out.
+    fit, held_out
+        First and second half of the test session's images, in the order of presentation; images
+        of the held-out half are left out of the first.
+    usable
+        Test neurons that can be modelled.
+    unusable
+        Why the others cannot.
+    """
+
+    train: tuple[Session, ...]
+    validation: Session
+    fit: Session
+    held_out: Session
+    usable: Int[np.ndarray, " n_usable"]
+    unusable: dict[int, str]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of all images and responses."""
+        digest = hashlib.sha256()
+        for session in (*self.train, self.validation, self.fit, self.held_out):
+            digest.update(session.id.encode())
+            digest.update(session.require_stimuli().fingerprint.encode())
+            digest.update(np.ascontiguousarray(session.responses).tobytes())
+        return digest.hexdigest()
+
+
+def prepare_inputs(config: RecordingsConfig, seed: int) -> RunInputs:
+    """Read or simulate the sessions of a run and split the test session.
+
+    Raises
+    ------
+    InputError
+        If a session is missing, has no images, images of another size than the others, or too few
+        of them; or if no neuron of the test session can be modelled.
+    """
+    recordings = _open(config, seed)
+    test = _chosen(recordings, config.test, "test")
+    validation = _chosen(recordings, config.validation, "validation")
+    names = config.train or tuple(k for k, s in recordings.items() if s.role == "train")
+    train = [recordings.select([name])[name] for name in names if name]
+    train = [s for s in train if config.train or s.stimuli is not None]
+    if not train:
+        raise InputError("no training session with images; name some in recordings.train")
+    taken = [s.id for s in (*train, validation)]
+    if test.id in taken or validation.id in taken[:-1]:
+        raise InputError(
+            f"test ({test.id}) and validation ({validation.id}) must not be among each other or "
+            "the training sessions"
+        )
+    for session in (*train, validation, test):
+        size, wanted = session.require_stimuli().image_size, test.require_stimuli().image_size
+        if size != wanted:
+            raise InputError(f"session {session.id} has images of {size}, {test.id} of {wanted}")
+    half = test.n_stimuli // 2
+    if half < MIN_HALF:
+        raise InputError(f"session {test.id} has {test.n_stimuli} images; too few to halve")
+    held_out = test.take(np.arange(half, test.n_stimuli))
+    hidden = set(held_out.require_stimuli().digests)
+    fit = _without(test.take(np.arange(half)), hidden)
+    unusable = _unusable(held_out) | _unusable(fit) | test.unusable_neurons()
+    usable = np.array([k for k in range(test.n_neurons) if k not in unusable], dtype=np.int64)
+    if not len(usable):
+        raise InputError(f"no neuron of session {test.id} can be modelled: {unusable}")
+    return RunInputs(
+        tuple(_trainable(s, hidden, config.skip_synthesized) for s in train),
+        _trainable(validation, hidden, config.skip_synthesized),
+        fit,
+        held_out,
+        usable,
+        unusable,
+    )
+
+
+def distillation_images(inputs: RunInputs, config: StudentsConfig, seed: int) -> StimulusSet:
+    """Return the images to distil with: the sessions' own, then the banks', each content once.
+
+    Images of the held-out half are not among them, whatever bank they come from.
+
+    Raises
+    ------
+    InputError
+        If a bank is missing or damaged.
+    """
+    sets = [s.require_stimuli() for s in (*inputs.train, inputs.validation, inputs.fit)]
+    height, width = sets[0].image_size
+    for bank in config.banks:
+        if height != width:
+            raise InputError(f"image banks are cut square; the sessions' are {height} x {width}")
+        path = Path(bank)
+        images = (StimulusSet.from_folder if path.is_dir() else StimulusSet.from_zip)(path, height)
+        sets.append(images.take(slice(0, config.n_bank_images)))
+    if config.dead_leaves:
+        made = dead_leaves(config.dead_leaves, size=height, seed=seed)
+        sets.append(StimulusSet.from_array(made))
+    return without_duplicates(sets, inputs.held_out.require_stimuli().digests)
+
+
+def without_duplicates(sets: Sequence[StimulusSet], hidden: Sequence[str]) -> StimulusSet:
+    """Join sets, keeping the first image of each content and none of the hidden contents."""
+    joined = StimulusSet.concatenate(sets)
+    seen = set(hidden)
+    kept = []
+    for index, digest in enumerate(joined.digests):
+        if digest not in seen:
+            seen.add(digest)
+            kept.append(index)
+    return joined.take(kept)
+
+
+def _open(config: RecordingsConfig, seed: int) -> Recordings:
+    if config.insilico is not None:
+        simulated = config.insilico
+        return insilico_recordings(
+            seed,
+            n_sessions=simulated.n_sessions,
+            n_neurons=simulated.n_neurons,
+            n_stimuli=simulated.n_stimuli,
+            image_size=simulated.image_size,
+            n_repeats=simulated.n_repeats,
+        )
+    return read_recordings(config.path or "")
+
+
+def _chosen(recordings: Recordings, name: str | None, role: str) -> Session:
+    if name is not None:
+        return recordings.select([name])[name]
+    fitting = [s for s in recordings.values() if s.role == role and s.stimuli is not None]
+    if len(fitting) != 1:
+        raise InputError(
+            f"{len(fitting)} sessions with images have the role {role!r}; name one in "
+            f"recordings.{role}"
+        )
+    return fitting[0]
+
+
+def _trainable(session: Session, hidden: set[str], skip_synthesized: bool) -> Session:
+    """Drop hidden images, synthesized ones if asked to, and neurons that cannot be fitted."""
+    if skip_synthesized:
+        session = session.take(natural_stimuli(session.id, session.n_stimuli))
+    session = _without(session, hidden)
+    bad = _unusable(session)
+    kept = [k for k in range(session.n_neurons) if k not in bad]
+    if not kept:
+        raise InputError(f"no neuron of session {session.id} can be used: {bad}")
+    return session.select_neurons(kept)
+
+
+def _unusable(session: Session) -> dict[int, str]:
+    """Return the neurons of a session that no regression can be fitted to, with the reason."""
+    missing = np.isnan(session.mean_responses).sum(axis=0)
+    reasons = {int(k): f"no response to {missing[k]} images" for k in np.flatnonzero(missing)}
+    return reasons | session.unusable_neurons()
+
+
+def _without(session: Session, hidden: set[str]) -> Session:
+    digests = session.require_stimuli().digests
+    return session.take([k for k, digest in enumerate(digests) if digest not in hidden])

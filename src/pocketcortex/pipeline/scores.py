@@ -1,0 +1,96 @@
+"""Scores of all models of a run on the held-out half, as one tidy table."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from pocketcortex.core import Session
+from pocketcortex.metrics import (
+    bootstrap_ci,
+    bootstrap_median_ci,
+    bootstrap_noise_corrected_r2_ci,
+    noise_corrected_r2,
+    pearson_r2,
+)
+
+R2, NOISE_CORRECTED = "r2", "noise-corrected r2"
+
+
+def score_table(
+    held_out: Session,
+    predictions: Mapping[str, Float[np.ndarray, "n_stimuli n_usable"]],
+    usable: np.ndarray,
+    unusable: Mapping[int, str],
+    seed: int,
+) -> pd.DataFrame:
+    """Return one row for each model, metric and neuron of the test session.
+
+    Parameters
+    ----------
+    held_out
+        The second half of the test session.
+    predictions
+        Each model's predictions for the usable neurons.
+    usable, unusable
+        Indices of the neurons modelled, and why the others are not: those score NaN.
+    seed
+        Seed of the bootstrap over images.
+    """
+    metrics = (R2, NOISE_CORRECTED) if held_out.has_repeats else (R2,)
+    seen = held_out.select_neurons(usable.tolist())
+    rows: list[dict[str, Any]] = []
+    for model, predicted in predictions.items():
+        for metric in metrics:
+            value, low, high = _score(seen, predicted, metric, np.random.default_rng(seed))
+            for k, neuron in enumerate(usable):
+                reason = "" if np.isfinite(value[k]) else "undefined: constant or too noisy"
+                rows.append(_row(held_out, int(neuron), model, metric, reason) | {
+                    "value": value[k], "ci_low": low[k], "ci_high": high[k],
+                })  # fmt: skip
+            for neuron, why in unusable.items():
+                missing = {"value": np.nan, "ci_low": np.nan, "ci_high": np.nan}
+                rows.append(_row(held_out, neuron, model, metric, why) | missing)
+    columns = ["session", "neuron", "model", "metric", "value", "ci_low", "ci_high",
+               "n_stimuli", "reason"]  # fmt: skip
+    return pd.DataFrame(rows)[columns]
+
+
+def medians(scores: pd.DataFrame, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return for each metric and model the median over neurons, its interval and n."""
+    summary: dict[str, dict[str, dict[str, Any]]] = {}
+    for (metric, model), group in scores.groupby(["metric", "model"], sort=False):
+        values = group["value"].dropna().to_numpy()
+        low, high = bootstrap_median_ci(values, rng=np.random.default_rng(seed))
+        summary.setdefault(str(metric), {})[str(model)] = {
+            "median": float(np.median(values)),
+            "ci": [low, high],
+            "n_neurons": len(values),
+        }
+    return summary
+
+
+def _score(
+    session: Session, predicted: np.ndarray, metric: str, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    predicted = predicted.astype(np.float64)
+    if metric == NOISE_CORRECTED:
+        responses = session.require_repeats()
+        value = noise_corrected_r2(responses, predicted)
+        return value, *bootstrap_noise_corrected_r2_ci(responses, predicted, rng=rng)
+    averaged = session.mean_responses
+    value = pearson_r2(averaged, predicted)
+    return value, *bootstrap_ci(pearson_r2, averaged, predicted, rng=rng)
+
+
+def _row(session: Session, neuron: int, model: str, metric: str, reason: str) -> dict[str, Any]:
+    return {
+        "session": session.id,
+        "neuron": neuron,
+        "model": model,
+        "metric": metric,
+        "n_stimuli": session.n_stimuli,
+        "reason": reason,
+    }

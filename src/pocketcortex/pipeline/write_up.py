@@ -1,0 +1,133 @@
+"""The report of a finished run: read the stages' folders, hand finished numbers over."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pocketcortex.core import read_array
+from pocketcortex.models import CompactModel
+from pocketcortex.pipeline.scores import NOISE_CORRECTED, R2
+from pocketcortex.pipeline.stages import BACKBONE_RIDGE, COMPACT, PUBLISHED, TEACHER, Stages
+from pocketcortex.plots import CompactWeights
+from pocketcortex.report import ReportContent, write_report
+
+
+def write_up(
+    folder: Path, stages: Stages, record: dict[str, Any], scores: Path, stimuli: Path, compact: Path
+) -> None:
+    """Write ``report.html`` with its figures and tables into `folder`."""
+    summary = json.loads((scores / "summary.json").read_text())
+    table = pd.read_parquet(scores / "scores.parquet")
+    models = stages.load_compact(compact)
+    metric = NOISE_CORRECTED if NOISE_CORRECTED in summary["scores"] else R2
+    medians = summary["scores"][metric]
+    best = _best_neuron(table, metric)
+    index = int(np.flatnonzero(stages.inputs.usable == best)[0])
+    score = table.query("neuron == @best and model == @COMPACT and metric == @metric")["value"]
+    n = f"{summary['n_neurons']} neurons, {summary['n_images_held_out']} held-out images"
+    counts = summary["n_parameters"]
+    headline: list[tuple[str, str | int | float | None, str]] = [
+        (f"median {metric}, {name}", medians[name]["median"], n)
+        for name in (BACKBONE_RIDGE, TEACHER, COMPACT, PUBLISHED)
+        if name in medians
+    ]
+    headline.append(
+        (
+            "parameters, teacher / compact",
+            f"{counts[TEACHER] / counts[COMPACT]:,.0f} ×",
+            f"{counts[TEACHER]:,.0f} to a median of {counts[COMPACT]:,.0f}",
+        )
+    )
+    write_report(
+        ReportContent(
+            title=f"Compact models of session {summary['session']}",
+            subtitle=_subtitle(stages, summary),
+            headline=headline,
+            scores=table,
+            parameters=counts,
+            filters=np.array([m.filters_per_layer for m in models]),
+            galleries={
+                "natural": read_array(stimuli / "natural.npy"),
+                "synthesized": read_array(stimuli / "synthesized.npy"),
+            },
+            neuron_labels=[f"neuron {k}" for k in stages.inputs.usable],
+            weights=compact_weights(
+                models[index], f"{summary['session']}, neuron {best}", float(score.iloc[0])
+            ),
+            methods=_methods(stages, summary),
+            provenance=record | {"config": stages.config.model_dump(mode="json")},
+            median_ci={
+                name: {model: tuple(entry["ci"]) for model, entry in by_model.items()}
+                for name, by_model in summary["scores"].items()
+            },
+            gallery_notes={
+                "natural": "The strongest of 2,000 images of the distillation bank, drawn by seed.",
+                "synthesized": f"{stages.config.stimuli.n_steps} steps of gradient ascent from "
+                f"{stages.config.stimuli.n_starts} noise images; the best image met.",
+            },
+        ),
+        folder / "report.html",
+    )
+
+
+def compact_weights(model: CompactModel, name: str, r2: float) -> CompactWeights:
+    """Return a model's weights for drawing, signed so that red excites the next stage.
+
+    A filter whose batch-norm scale is negative answers with the opposite sign of its kernel; its
+    incoming weights are drawn negated.
+    """
+    signs = [norm.weight.detach().sign().numpy() for norm in model.layers.norms]
+    with torch.no_grad():
+        conv = model.layers.conv.weight.numpy() * signs[0][:, None, None, None]
+        pointwise = [
+            layer.weight[:, :, 0, 0].numpy() * sign[:, None]
+            for layer, sign in zip(model.layers.pointwise, signs[1:], strict=True)
+        ]
+        depthwise = [layer.weight[:, 0].numpy() for layer in model.layers.depthwise]
+        readout = model.readout.numpy()
+    return CompactWeights(
+        name, conv, depthwise, pointwise, readout, r2=r2, n_parameters=model.n_parameters.total
+    )
+
+
+def _best_neuron(table: pd.DataFrame, metric: str) -> int:
+    """Return the neuron that compact models predict best, the one whose weights are drawn."""
+    rows = table[(table["model"] == COMPACT) & (table["metric"] == metric)]
+    return int(rows["neuron"].to_numpy()[np.nanargmax(rows["value"].to_numpy())])
+
+
+def _subtitle(stages: Stages, summary: dict[str, Any]) -> str:
+    kind = "in-silico cortex" if stages.config.recordings.insilico else "recordings"
+    return (
+        f"{kind}: {len(stages.inputs.train)} training sessions, {summary['n_images_fit']} images "
+        f"to fit and {summary['n_images_held_out']} held out, seed {summary['seed']}"
+    )
+
+
+def _methods(stages: Stages, summary: dict[str, Any]) -> list[str]:
+    config = stages.config
+    drawn = f"{summary['n_images_distilled']:,}"
+    lines = [
+        "Scores are on the second half of the test session's images, which nothing else in the run "
+        "has used. r2 is the squared Pearson correlation with the mean over repeats; noise-corrected "
+        "r2 is the unbiased estimator with each image's own noise and number of repeats. Neither is "
+        "clipped. Intervals: 95 % bootstrap over images (neurons) and over neurons (medians).",
+        f"Backbone ridge: all features of layer {config.backbone.layer}, one alpha a neuron chosen "
+        "by leave-one-out error on the first half.",
+        f"Teacher: {config.teacher.n_members} members trained on "
+        f"{', '.join(s.id for s in stages.inputs.train)}, stopped by session "
+        f"{stages.inputs.validation.id}; each member's embedding mapped to the neurons like the "
+        "backbone's, predictions averaged.",
+        f"Student: one network of {list(config.students.filters)} filters with a factorized "
+        f"readout for each neuron, fitted to the teacher's responses to {drawn} images.",
+        "Compact: each neuron's copy of the student, pruned at "
+        f"{config.compact.threshold:.0%} of the variance a layer, then trained further by itself. "
+        "Parameters count everything stored, batch-norm statistics and spatial readout included.",
+    ]
+    if PUBLISHED in summary["n_parameters"]:
+        lines.append("Published: the released compact models of the same neurons.")
+    return lines

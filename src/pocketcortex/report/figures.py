@@ -1,0 +1,165 @@
+"""The report's figures: each with a name, a title and a caption that says what it shows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from pocketcortex import plots
+from pocketcortex.report.content import ReportContent
+from pocketcortex.report.tables import metric_label
+
+
+@dataclass(frozen=True)
+class ReportFigure:
+    """A rendered figure and what is written below it.
+
+    Attributes
+    ----------
+    name
+        File name without ending.
+    section
+        Which part of the report it belongs to: "accuracy", "size", "stimuli" or "weights".
+    title, caption
+        What is shown; how it was computed, and n.
+    rendered
+        The figure's bytes.
+    """
+
+    name: str
+    section: str
+    title: str
+    caption: str
+    rendered: plots.RenderedFigure
+
+
+def report_figures(content: ReportContent) -> tuple[ReportFigure, ...]:
+    """Return all figures that the content has numbers for, in reading order."""
+    return (
+        *_accuracy(content),
+        *_size(content),
+        *_stimuli(content),
+        *_weights(content),
+    )
+
+
+def _accuracy(content: ReportContent) -> Iterator[ReportFigure]:
+    for metric, of_metric in content.scores.groupby("metric", sort=False):
+        name, label = str(metric), metric_label(str(metric))
+        models = [str(model) for model in of_metric["model"].unique()]
+        wide = of_metric.pivot(index=["session", "neuron"], columns="model", values="value")
+        scores = {model: wide[model].to_numpy(np.float64) for model in models}
+        stimuli = _stimuli_text(of_metric)
+        if "teacher" in scores and "compact" in scores:
+            axes = plots.plot_r2_scatter(
+                scores["teacher"], scores["compact"], x_label=f"teacher, {label}",
+                y_label=f"compact, {label}",
+            )  # fmt: skip
+            n = int((~np.isnan(scores["teacher"]) & ~np.isnan(scores["compact"])).sum())
+            yield ReportFigure(
+                f"{name}_scatter", "accuracy", f"Compact models against their teacher: {label}",
+                f"Each point is one neuron (n = {n} of {len(wide)}): {label} of the teacher and "
+                f"of the compact model distilled from it, on {stimuli}. Dashed: equal "
+                "scores. Triangles: medians over the neurons shown. "
+                + _left_out(of_metric, ["teacher", "compact"]),
+                plots.render_figure(axes),
+            )  # fmt: skip
+        intervals = content.median_ci.get(name, {})
+        band = (
+            "Bands: the median's interval, as computed under Methods. "
+            if any(model in intervals for model in models)
+            else ""
+        )
+        axes = plots.plot_r2_by_model(scores, metric=label, median_ci=intervals)
+        yield ReportFigure(
+            f"{name}_by_model", "accuracy", f"Every neuron under every model: {label}",
+            f"Each of {len(wide)} neurons' {label} on {stimuli}. Points: neurons, "
+            "shifted sideways only so that all can be seen; thin lines join the same neuron. "
+            f"Thick bars: medians over the neurons that have a score. {band}"
+            + _left_out(of_metric, models),
+            plots.render_figure(axes),
+        )  # fmt: skip
+
+
+def _size(content: ReportContent) -> Iterator[ReportFigure]:
+    if content.parameters:
+        yield ReportFigure(
+            "parameters", "size", "Parameters",
+            "Number of stored parameters on a logarithmic axis, the networks and layers below a "
+            "readout included; for models of single neurons, that of the median model. "
+            "A dash: not known. In colour: how many times fewer than the teacher has.",
+            plots.render_figure(plots.plot_parameters(content.parameters)),
+        )  # fmt: skip
+    if content.filters is not None:
+        yield ReportFigure(
+            "filters_per_layer", "size", "Filters per layer",
+            f"Each point is one compact model (n = {len(content.filters)}). Stages are counted "
+            "as in the literature: the kernels of layer 0, the depthwise kernels of layers 1 to 4 "
+            "(one for each map that enters the layer, so layers 0 and 1 agree), and the spatial "
+            "readouts. Bars and figures: medians over models.",
+            plots.render_figure(plots.plot_filters_per_layer(content.filters)),
+        )  # fmt: skip
+
+
+def _stimuli(content: ReportContent) -> Iterator[ReportFigure]:
+    galleries, labels = list(content.galleries.items()), list(content.neuron_labels)
+    notes = content.gallery_notes
+    if len(galleries) == 2 and galleries[0][1].shape == galleries[1][1].shape and labels:
+        (first, left), (second, right) = galleries
+        told = " ".join(notes[name] for name in (first, second) if name in notes)
+        yield ReportFigure(
+            "stimuli", "stimuli", f"Preferred stimuli: {first} and {second}",
+            f"For each of {len(labels)} neurons, left: {first}; right: {second}. Pixels are "
+            f"shown as the model saw them. {told}",
+            plots.render_figure(
+                plots.figure_gallery_pairs(left, right, labels, labels=(first, second))
+            ),
+        )  # fmt: skip
+        return
+    for k, (name, images) in enumerate(galleries):
+        if len(images):
+            yield ReportFigure(
+                f"stimuli_{k}", "stimuli", f"Preferred stimuli: {name}",
+                f"One image for each of {len(images)} neurons. Pixels are shown as the model saw "
+                f"them. {notes.get(name, '')}",
+                plots.render_figure(plots.figure_gallery(images, labels)),
+            )  # fmt: skip
+
+
+def _weights(content: ReportContent) -> Iterator[ReportFigure]:
+    weights = content.weights
+    if weights is not None:
+        yield ReportFigure(
+            "weights", "weights", f"All weights of one compact model: {weights.name}",
+            "Layer 0: every kernel over red, green and blue, scaled by its own largest weight "
+            "about mid grey (zero). Layers 1 to 4: depthwise kernels, then the pointwise weights "
+            "that mix them, one row an output, one column a kernel, in the kernels' order. "
+            "Readout: one weight a filter and position. Red excites, blue inhibits, white is "
+            "zero; colours of one panel reach to the largest absolute weight, written above it. "
+            "Biases and batch normalisation are not shown (n = 1 model).",
+            plots.render_figure(plots.figure_weights(weights)),
+        )  # fmt: skip
+
+
+def _stimuli_text(scores: pd.DataFrame) -> str:
+    counts = sorted({int(n) for n in scores["n_stimuli"].dropna()})
+    if not counts:
+        return "stimuli of unknown number"
+    least, most = counts[0], counts[-1]
+    return f"{most:,} stimuli" if least == most else f"{least:,} to {most:,} stimuli"
+
+
+def _left_out(scores: pd.DataFrame, models: list[str]) -> str:
+    """Return a sentence on the missing scores of these models and their reasons."""
+    missing = scores[scores["model"].isin(models) & scores["value"].isna()]
+    if missing.empty:
+        return ""
+    affected: dict[tuple[str, int], list[str]] = {}
+    for (reason, model), rows in missing.groupby(["reason", "model"], sort=False):
+        affected.setdefault((str(reason), len(rows)), []).append(str(model))
+    told = "; ".join(
+        f"{n} neuron{'s' * (n != 1)} under {', '.join(names)} ({reason})"
+        for (reason, n), names in affected.items()
+    )
+    return f"Not shown, having no score: {told}."

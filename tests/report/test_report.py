@@ -1,0 +1,213 @@
+import html
+import itertools
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from pocketcortex.core import InputError
+from pocketcortex.plots import CompactWeights
+from pocketcortex.report import ReportContent, page, write_report
+
+MODELS = {"teacher": 0.5, "compact": 0.4, "published": 0.42}
+EVIL = "<script>alert('1')</script>"
+
+
+def scores():
+    rng = np.random.default_rng(0)
+    rows = []
+    for neuron in range(4):
+        for model, level in MODELS.items():
+            value = level + 0.05 * rng.normal()
+            rows.append(("190923", neuron, model, "noise_corrected_r2", value, value - 0.051,
+                         value + 0.049, 600, ""))  # fmt: skip
+    table = pd.DataFrame(
+        rows,
+        columns=["session", "neuron", "model", "metric", "value", "ci_low", "ci_high",
+                 "n_stimuli", "reason"],
+    )  # fmt: skip
+    gone = (table["neuron"] == 2) & (table["model"] == "compact")
+    table.loc[gone, ["value", "ci_low", "ci_high"]] = np.nan
+    table.loc[gone, "reason"] = "variance < noise"
+    return table
+
+
+def weights():
+    rng = np.random.default_rng(1)
+    filters = (3, 2, 2, 1, 2)
+    return CompactWeights(
+        "neuron 1",
+        rng.normal(size=(3, 3, 5, 5)),
+        [rng.normal(size=(n, 5, 5)) for n in filters[:-1]],
+        [rng.normal(size=(m, n)) for n, m in itertools.pairwise(filters)],
+        rng.normal(size=(2, 7, 7)),
+    )
+
+
+def content(**changes):
+    images = np.random.default_rng(2).integers(256, size=(2, 4, 3, 8, 8), dtype=np.uint8)
+    given = {
+        "title": "Session 190923",
+        "subtitle": "4 neurons",
+        "headline": [
+            ("median r² compact", 0.3125, "3 neurons, 600 held-out images"),
+            ("parameters", 12469, "median"),
+            ("adversarial rate", None, "not measured"),
+        ],
+        "scores": scores(),
+        "parameters": {"teacher": 62.78e6, "compact": 12469.0, "published": float("nan")},
+        "filters": np.array([[48, 48, 60, 3, 3, 3], [46, 46, 12, 3, 9, 3]]),
+        "galleries": {"natural": images[0], "synthesized": images[1]},
+        "neuron_labels": [f"neuron {k}" for k in range(4)],
+        "weights": weights(),
+        "methods": ["r² is the unbiased estimator."],
+        "provenance": {"seed": 7, "inputs": {"responses.npy": "ab12"}, "commit": None},
+        "median_ci": {"noise_corrected_r2": {"compact": (0.3, 0.5)}},
+    }
+    return ReportContent(**{**given, **changes})
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    return write_report(content(), tmp_path_factory.mktemp("run") / "deep" / "report.html")
+
+
+def text_of(path):
+    """Return a page's text as a reader sees it."""
+    source = re.sub(r"<style>.*?</style>", "", path.read_text(), flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", source)).split())
+
+
+def test_page_holds_every_number(written):
+    text = text_of(written)
+    known = scores().dropna(subset="value")
+    for column in ("value", "ci_low", "ci_high"):
+        for value in known[column]:
+            assert f"{value:.3f}" in text
+    for expected in ("0.312", "12,469", "62,780,000", "600", "not measured", "3 neurons, 600",
+                     "r² is the unbiased estimator.", '{"responses.npy": "ab12"}', "seed 7",
+                     "n = 3 of 4", "Figure 6."):  # fmt: skip
+        assert expected in text
+
+
+def test_missing_numbers_are_dashes_with_reasons(written):
+    text = text_of(written)
+    assert "adversarial rate – not measured" in text
+    assert "– variance < noise" in text
+    assert "1 neuron under compact (variance < noise)" in text
+    assert "published – not known" in text
+    assert "commit – (not recorded)" in text
+    assert not re.search(r"\bnan\b|\bNone\b", text)
+
+
+def test_page_is_self_contained_and_well_formed(written):
+    class Page(HTMLParser):
+        def __init__(self):
+            super().__init__()
+            self.open, self.links = [], []
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "img"):
+                self.open.append(tag)
+            self.links += [value for name, value in attrs if name in ("src", "href", "srcset")]
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+    source = written.read_text()
+    parsed = Page()
+    parsed.feed(source)
+    assert not parsed.open
+    assert len(parsed.links) == 6
+    assert all(link.startswith("data:image/") for link in parsed.links)
+    assert not re.search(r"https?://|//cdn|url\(|@import|<script|<link", source)
+
+
+def test_figures_and_scores_lie_beside_the_page(written):
+    figures = sorted(path.name for path in (written.parent / "figures").iterdir())
+    assert figures == [
+        "filters_per_layer.png", "noise_corrected_r2_by_model.png",
+        "noise_corrected_r2_scatter.png", "parameters.png", "stimuli.png", "weights.png",
+    ]  # fmt: skip
+    for name in figures:
+        with Image.open(written.parent / "figures" / name) as image:
+            assert min(image.size) > 100
+    read = pd.read_csv(written.parent / "scores.csv", dtype={"session": str}, keep_default_na=True)
+    assert np.allclose(read["value"], scores()["value"], equal_nan=True)
+    assert sorted(p.name for p in written.parent.iterdir()) == [
+        "figures",
+        "report.html",
+        "scores.csv",
+    ]
+
+
+def test_names_are_escaped(tmp_path):
+    table = scores()
+    table["session"] = EVIL
+    table.loc[table["reason"] != "", "reason"] = EVIL
+    evil = content(
+        title=EVIL, subtitle=EVIL, headline=[(EVIL, EVIL, EVIL)], scores=table,
+        parameters={EVIL: 3.0}, galleries={}, neuron_labels=[], methods=[EVIL],
+        provenance={EVIL: EVIL},
+    )  # fmt: skip
+    source = write_report(evil, tmp_path / "report.html").read_text()
+    assert "<script" not in source
+    assert source.count("&lt;script&gt;") > 10
+
+
+def test_metric_names_cannot_leave_the_folder(tmp_path):
+    table = scores()
+    table["metric"] = "../../r2"
+    write_report(ReportContent("Run", "", [], table), tmp_path / "run" / "report.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_page_of_nothing_says_so(tmp_path):
+    bare = ReportContent("Empty", "no data", [], scores().iloc[:0])
+    text = text_of(write_report(bare, tmp_path / "report.html"))
+    assert text.count("– The run gave no numbers for this part.") == 4
+    assert "– No scores were given." in text
+
+
+def test_a_failure_leaves_the_old_page(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def fail(source, target):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(page.os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_report(ReportContent("New", "", [], scores().iloc[:0]), path)
+    assert path.read_text() == "old"
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_same_content_gives_the_same_page(written, tmp_path):
+    again = write_report(content(), tmp_path / "report.html")
+    assert again.read_bytes() == written.read_bytes()
+
+
+def test_refuses_a_path_that_is_no_page(tmp_path):
+    with pytest.raises(InputError, match=r"ending in \.html"):
+        write_report(content(), tmp_path / "report.pdf")
+
+
+def test_content_refuses_what_cannot_be_shown_honestly():
+    table = scores()
+    with pytest.raises(InputError, match="lack the column ci_low"):
+        content(scores=table.drop(columns="ci_low"))
+    with pytest.raises(InputError, match="two rows"):
+        content(scores=pd.concat([table, table]))
+    with pytest.raises(InputError, match="has no reason"):
+        content(scores=table.assign(reason=""))
+    nullable = table.astype({"value": "Float64", "n_stimuli": "Int64"}).assign(reason="")
+    with pytest.raises(InputError, match="has no reason"):
+        content(scores=nullable)
+    with pytest.raises(InputError, match="must say why"):
+        content(headline=[("rate", float("nan"), "")])
+    with pytest.raises(InputError, match="one image a neuron"):
+        content(neuron_labels=["only one"])
