@@ -66,7 +66,7 @@ def import_graph(root: Path) -> dict[str, set[str]]:
 
 def room(module: str) -> str:
     """Return the room of one of our modules; the package itself is in none."""
-    return (module.split(".") + [""])[1]
+    return module.split(".")[1] if "." in module else ""
 
 
 def forbidden(graph: dict[str, set[str]]) -> list[str]:

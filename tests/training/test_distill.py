@@ -297,12 +297,3 @@ def test_no_smoothing_changes_nothing() -> None:
     before = weights.clone()
     smooth_(weights, 0.0)
     assert torch.equal(weights, before)
-
-
-def test_learning_rate_warms_up_then_falls_to_zero() -> None:
-    rates = [Distillation(learning_rate=0.1).rate(step, 100) for step in range(100)]
-    assert np.argmax(rates) in (9, 10)
-    assert max(rates) == pytest.approx(0.1)
-    assert rates[0] == pytest.approx(0.01)
-    assert 0 <= rates[-1] < 0.001
-    assert rates[10:] == sorted(rates[10:], reverse=True)

@@ -112,12 +112,12 @@ def _methods(stages: Stages, summary: dict[str, Any]) -> list[str]:
     config = stages.config
     drawn = f"{summary['n_images_distilled']:,}"
     lines = [
-        "Scores are on the second half of the test session's images, which nothing else in the run "
-        "has used. r2 is the squared Pearson correlation with the mean over repeats; noise-corrected "
-        "r2 is the unbiased estimator with each image's own noise and number of repeats. Neither is "
-        "clipped. Intervals: 95 % bootstrap over images (neurons) and over neurons (medians).",
-        f"Backbone ridge: all features of layer {config.backbone.layer}, one alpha a neuron chosen "
-        "by leave-one-out error on the first half.",
+        "Scores are on the second half of the test session's images, which nothing else in the "
+        "run has used. r2 is the squared Pearson correlation with the mean over repeats; "
+        "noise-corrected r2 is the unbiased estimator with each image's own noise and number of "
+        "repeats. Neither is clipped. Intervals: 95 % bootstrap over images (neurons) and over neurons (medians).",
+        f"Backbone ridge: all features of layer {config.backbone.layer}, one alpha a neuron "
+        "chosen by leave-one-out error on the first half.",
         f"Teacher: {config.teacher.n_members} members trained on "
         f"{', '.join(s.id for s in stages.inputs.train)}, stopped by session "
         f"{stages.inputs.validation.id}; each member's embedding mapped to the neurons like the "

@@ -76,8 +76,7 @@ def synthesize(
             responses = sign * model(torch.from_numpy(whole).to(device)).cpu().numpy()
         k = int(responses.argmax())
         if responses[k] > best_response:
-            best: np.ndarray
-    best, best_response = whole[k], float(responses[k])
+            best, best_response = whole[k], float(responses[k])
     return best, sign * best_response
 
 

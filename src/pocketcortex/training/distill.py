@@ -41,7 +41,7 @@ class Distillation:
         Images a step.
     smoothing
         Standard deviation in pixels of the Gaussian that smooths depthwise kernels and spatial
-        readouts after each epoch; 0 for none.
+        readouts after each epoch but the last; 0 for none.
     mixing_l1
         Weight of the mean absolute mixing weight in the loss of a shared network: fewer filters
         a neuron.
@@ -275,7 +275,8 @@ def _optimize(
             loss(batch, index).backward()
             optimizer.step()
             advance(len(index))
-        smooth()
+        if epoch < distillation.n_epochs - 1:
+            smooth()
         if checkpoint is not None:
             state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
             save_checkpoint(checkpoint, state | optimizer_tensors(optimizer), {"epoch": epoch + 1})

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, PocketcortexError
 from pocketcortex.mapping import RidgeLOO
 from pocketcortex.metrics import pearson_r2
 from pocketcortex.models import EnsembleMember, EnsembleModel, EnsembleShape, FactorizedReadout
@@ -176,6 +176,11 @@ def fit_members(
             optimizer.step()
             advance(len(batch))
         history.append(_validation_score(members, validation))
+        if not np.isfinite(history[-1]):
+            raise PocketcortexError(
+                f"training diverged in epoch {epoch + 1}: the validation score is {history[-1]}; "
+                "lower the learning rate"
+            )
         if history[-1] == max(history):
             best = copy.deepcopy(members)
         if checkpoint is not None:

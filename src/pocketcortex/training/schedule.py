@@ -20,5 +20,5 @@ def one_cycle(peak: float, step: int, n_steps: int, warm_up: float) -> float:
 def seeded(seed: int, build: Callable[[], T]) -> T:
     """Return what `build` makes under a seed, leaving torch's global generator as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         return build()
