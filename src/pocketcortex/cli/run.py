@@ -17,7 +17,9 @@ _Out = Annotated[Path, typer.Option(help="Run folder; one that exists is gone on
 def run(
     config: Annotated[Path, typer.Argument(help="TOML file that says what to do.")],
     out: _Out,
-    seed: Annotated[int | None, typer.Option(help="Overrides the file's seed.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Overrides the file's seed.")
+    ] = None,
     device: _Device = "auto",
     as_json: _Json = False,
 ) -> None:
@@ -42,7 +44,7 @@ def _run(settings: "RunConfig", out: Path, device: str, as_json: bool) -> None:
 
     summary = run_pipeline(settings, out, device=device)
     if as_json:
-        typer.echo(json.dumps(summary))
+        typer.echo(json.dumps(summary, allow_nan=False))
         return
     for metric, models in summary["scores"].items():
         typer.echo(
@@ -50,11 +52,14 @@ def _run(settings: "RunConfig", out: Path, device: str, as_json: bool) -> None:
             f"{summary['n_neurons']} neurons, {summary['n_images_held_out']} images"
         )
         for model, score in models.items():
-            typer.echo(f"  {model:<14} {score['median']:.3f}  {_interval(score['ci'])}")
+            typer.echo(f"  {model:<14} {_score(score)}")
     counts = {name: f"{n:,.0f}" for name, n in summary["n_parameters"].items()}
     typer.echo("parameters: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
     typer.echo(f"report: {summary['report']}")
 
 
-def _interval(ci: list[Any]) -> str:
-    return f"(95 % interval {ci[0]:.3f} to {ci[1]:.3f})"
+def _score(score: dict[str, Any]) -> str:
+    if score["median"] is None:
+        return "no neuron has a score"
+    low, high = score["ci"]
+    return f"{score['median']:.3f}  (95 % interval {low:.3f} to {high:.3f})"

@@ -4,7 +4,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -16,7 +16,7 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class InSilicoConfig(_Table):
@@ -25,7 +25,7 @@ class InSilicoConfig(_Table):
     n_sessions: Annotated[int, Field(ge=3)] = 6
     n_neurons: Count = 20
     n_stimuli: Annotated[int, Field(ge=20)] = 800
-    image_size: Annotated[int, Field(ge=16)] = 64
+    image_size: Annotated[int, Field(ge=32)] = 64
     n_repeats: Count = 8
 
 
@@ -47,7 +47,7 @@ class RecordingsConfig(_Table):
     """Folder of a release with published compact models of the test session, to score beside."""
 
     @pydantic.model_validator(mode="after")
-    def _one_source(self) -> Self:
+    def _one_source(self) -> "RecordingsConfig":
         if (self.path is None) == (self.insilico is None):
             raise ValueError("name either recordings.path or recordings.insilico, not both")
         return self
@@ -72,7 +72,7 @@ class TeacherConfig(_Table):
     n_blocks: Count = 4
     stride: Count = 2
     n_epochs: Count = 5
-    learning_rate: Positive = 3e-3
+    learning_rate: Positive = 1e-2
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
     readout_scale: Positive = 0.05
 
@@ -118,7 +118,7 @@ class StimuliConfig(_Table):
 class RunConfig(_Table):
     """A whole run."""
 
-    seed: Annotated[int, Field(ge=0)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """None draws one, which is printed and stored."""
     recordings: RecordingsConfig
     backbone: BackboneConfig = BackboneConfig()
@@ -174,10 +174,11 @@ def _expanded(value: Any, path: Path) -> Any:
 
 def demo_config() -> RunConfig:
     """Return the run of `pocketcortex demo`: an in-silico animal, minutes on two cores."""
+    simulated = InSilicoConfig(n_sessions=5, n_neurons=20, n_stimuli=2000)
     return RunConfig(
         seed=7,
-        recordings=RecordingsConfig(insilico=InSilicoConfig()),
-        teacher=TeacherConfig(n_members=3, width=96, bottleneck=48, n_blocks=2, n_epochs=3),
-        students=StudentsConfig(filters=(24, 24, 32, 32, 32), n_epochs=4, dead_leaves=6000),
-        compact=CompactConfig(n_images=2000),
+        recordings=RecordingsConfig(insilico=simulated),
+        teacher=TeacherConfig(n_members=3, width=96, bottleneck=48, n_blocks=1, n_epochs=8),
+        students=StudentsConfig(filters=(24, 24, 32, 32, 32), n_epochs=5, dead_leaves=4000),
+        compact=CompactConfig(n_images=3000),
     )

@@ -65,7 +65,7 @@ def prepare_inputs(config: RecordingsConfig, seed: int) -> RunInputs:
     test = _chosen(recordings, config.test, "test")
     validation = _chosen(recordings, config.validation, "validation")
     names = config.train or tuple(k for k, s in recordings.items() if s.role == "train")
-    train = [recordings.select([name])[name] for name in names if name]
+    train = list(recordings.select(names).values())
     train = [s for s in train if config.train or s.stimuli is not None]
     if not train:
         raise InputError("no training session with images; name some in recordings.train")
@@ -182,4 +182,10 @@ def _unusable(session: Session) -> dict[int, str]:
 
 def _without(session: Session, hidden: set[str]) -> Session:
     digests = session.require_stimuli().digests
-    return session.take([k for k, digest in enumerate(digests) if digest not in hidden])
+    kept = [k for k, digest in enumerate(digests) if digest not in hidden]
+    if len(kept) < MIN_HALF:
+        raise InputError(
+            f"session {session.id} has {len(kept)} images that are not among the held-out ones; "
+            f"at least {MIN_HALF} are needed"
+        )
+    return session.take(kept)

@@ -24,4 +24,4 @@ def progress_bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
 
 def say(message: str) -> None:
     """Print one line on stderr."""
-    Console(stderr=True, highlight=False).print(message, soft_wrap=True)
+    Console(stderr=True, highlight=False, markup=False).print(message, soft_wrap=True)

@@ -46,11 +46,8 @@ def run(config: RunConfig, out: str | Path, *, device: str = "auto") -> dict[str
         device = resolve_device(device)
         config = _with_seed(config, folder)
         assert config.seed is not None  # noqa: S101
-        say(f"run in {folder.path} on {device}, seed {config.seed}")
         folder.write_json("config.json", config.model_dump(mode="json"))
         inputs = prepare_inputs(config.recordings, config.seed)
-        for neuron, why in inputs.unusable.items():
-            say(f"neuron {neuron} of session {inputs.fit.id} cannot be modelled: {why}")
         backbone = Backbone(
             load_network(config.backbone.network),
             config.backbone.layer,
@@ -58,6 +55,10 @@ def run(config: RunConfig, out: str | Path, *, device: str = "auto") -> dict[str
             device=device,
         )
         stages = Stages(config, inputs, backbone, FeatureStore(folder.path / "features"), device)
+        stages.check()
+        say(f"run in {folder.path} on {device}, seed {config.seed}")
+        for neuron, why in inputs.unusable.items():
+            say(f"neuron {neuron} of session {inputs.fit.id} cannot be modelled: {why}")
         record = provenance(config.seed) | {"device": device, "inputs": inputs.fingerprint}
         folder.write_json("manifest.json", record)
         _do_stages(folder, stages, record)

@@ -39,8 +39,9 @@ def score_table(
     seed
         Seed of the bootstrap over images.
     """
-    metrics = (R2, NOISE_CORRECTED) if held_out.has_repeats else (R2,)
     seen = held_out.select_neurons(usable.tolist())
+    repeated = seen.has_repeats and (np.isfinite(seen.responses).sum(axis=1) >= 2).any()
+    metrics = (R2, NOISE_CORRECTED) if repeated else (R2,)
     rows: list[dict[str, Any]] = []
     for model, predicted in predictions.items():
         for metric in metrics:
@@ -59,16 +60,18 @@ def score_table(
 
 
 def medians(scores: pd.DataFrame, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return for each metric and model the median over neurons, its interval and n."""
+    """Return for each metric and model the median over neurons, its interval and n.
+
+    Where no neuron has a score, median and interval are None.
+    """
     summary: dict[str, dict[str, dict[str, Any]]] = {}
     for (metric, model), group in scores.groupby(["metric", "model"], sort=False):
         values = group["value"].dropna().to_numpy()
-        low, high = bootstrap_median_ci(values, rng=np.random.default_rng(seed))
-        summary.setdefault(str(metric), {})[str(model)] = {
-            "median": float(np.median(values)),
-            "ci": [low, high],
-            "n_neurons": len(values),
-        }
+        of_model: dict[str, Any] = {"median": None, "ci": [None, None], "n_neurons": len(values)}
+        if len(values):
+            interval = bootstrap_median_ci(values, rng=np.random.default_rng(seed))
+            of_model |= {"median": float(np.median(values)), "ci": list(interval)}
+        summary.setdefault(str(metric), {})[str(model)] = of_model
     return summary
 
 

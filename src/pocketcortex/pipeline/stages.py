@@ -87,6 +87,13 @@ class Stages:
         """The same, decoded, in memory."""
         return self.bank.images()
 
+    def check(self) -> None:
+        """Raise InputError for what only a late stage reads: the banks, published models."""
+        _ = self.bank
+        release = self.config.recordings.published_models
+        if release is not None:
+            _published_paths(release, self.inputs.fit, self.inputs.usable)
+
     def teacher(self, folder: Path) -> None:
         """Train the ensemble's members over the training sessions."""
         settings = self.config.teacher
@@ -221,7 +228,8 @@ class Stages:
         parameters[COMPACT] = float(np.median([m.n_parameters.total for m in models]))
         release = self.config.recordings.published_models
         if release is not None:
-            published = _published(release, inputs.fit, inputs.usable)
+            paths = _published_paths(release, inputs.fit, inputs.usable)
+            published = [import_compact_model(path) for path in paths]
             predictions[PUBLISHED] = CompactStack(published).predict(images).numpy()
             counts = [m.n_parameters.total for m in published]
             parameters[PUBLISHED] = float(np.median(counts))
@@ -283,14 +291,14 @@ class Stages:
         return sum(p.numel() for p in self.backbone.network.parameters())
 
 
-def _published(
+def _published_paths(
     release: str, session: Session, usable: Sequence[int] | np.ndarray
-) -> list[CompactModel]:
+) -> list[Path]:
     paths = published_models(release, session.id)
     missing = [int(k) for k in usable if int(k) not in paths]
     if missing:
         raise InputError(f"no published model of neurons {missing} of session {session.id}")
-    return [import_compact_model(paths[int(k)]) for k in usable]
+    return [paths[int(k)] for k in usable]
 
 
 def _flat(features: np.ndarray) -> Float[np.ndarray, "n n_features"]:

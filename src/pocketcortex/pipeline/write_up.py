@@ -31,7 +31,11 @@ def write_up(
     n = f"{summary['n_neurons']} neurons, {summary['n_images_held_out']} held-out images"
     counts = summary["n_parameters"]
     headline: list[tuple[str, str | int | float | None, str]] = [
-        (f"median {metric}, {name}", medians[name]["median"], n)
+        (
+            f"median {metric}, {name}",
+            medians[name]["median"],
+            n if medians[name]["n_neurons"] else f"no score: {n}, see the table for the reasons",
+        )
         for name in (BACKBONE_RIDGE, TEACHER, COMPACT, PUBLISHED)
         if name in medians
     ]
@@ -61,7 +65,7 @@ def write_up(
             methods=_methods(stages, summary),
             provenance=record | {"config": stages.config.model_dump(mode="json")},
             median_ci={
-                name: {model: tuple(entry["ci"]) for model, entry in by_model.items()}
+                name: {m: tuple(entry["ci"]) for m, entry in by_model.items() if entry["n_neurons"]}
                 for name, by_model in summary["scores"].items()
             },
             gallery_notes={
@@ -97,7 +101,8 @@ def compact_weights(model: CompactModel, name: str, r2: float) -> CompactWeights
 def _best_neuron(table: pd.DataFrame, metric: str) -> int:
     """Return the neuron that compact models predict best, the one whose weights are drawn."""
     rows = table[(table["model"] == COMPACT) & (table["metric"] == metric)]
-    return int(rows["neuron"].to_numpy()[np.nanargmax(rows["value"].to_numpy())])
+    values = rows["value"].fillna(-np.inf).to_numpy()
+    return int(rows["neuron"].to_numpy()[np.argmax(values)])
 
 
 def _subtitle(stages: Stages, summary: dict[str, Any]) -> str:
@@ -115,7 +120,8 @@ def _methods(stages: Stages, summary: dict[str, Any]) -> list[str]:
         "Scores are on the second half of the test session's images, which nothing else in the "
         "run has used. r2 is the squared Pearson correlation with the mean over repeats; "
         "noise-corrected r2 is the unbiased estimator with each image's own noise and number of "
-        "repeats. Neither is clipped. Intervals: 95 % bootstrap over images (neurons) and over neurons (medians).",
+        "repeats. Neither is clipped. Intervals: 95 % bootstrap over images "
+        "(neurons) and over neurons (medians).",
         f"Backbone ridge: all features of layer {config.backbone.layer}, one alpha a neuron "
         "chosen by leave-one-out error on the first half.",
         f"Teacher: {config.teacher.n_members} members trained on "

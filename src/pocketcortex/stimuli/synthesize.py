@@ -29,7 +29,8 @@ def synthesize(
     Gradient ascent from colour noise by the published recipe: the gradient is divided by its root
     mean square and smoothed (sigma 1 pixel), ten levels of it are added, the image is clipped to
     0..255, and every 50 steps it is smoothed itself. All starts climb together; the best image met
-    by any of them, rounded to whole levels, is returned with the response to it as rounded.
+    by any of them, starts included, rounded to whole levels, is returned with the response to it
+    as rounded.
 
     Parameters
     ----------
@@ -62,7 +63,15 @@ def synthesize(
     best: np.ndarray = images[0].round().astype(np.uint8)
     best_response = -np.inf
     model.eval()
-    for step in range(n_steps):
+    for step in range(n_steps + 1):
+        whole = images.round().astype(np.uint8)
+        with torch.inference_mode():
+            responses = sign * model(torch.from_numpy(whole).to(device)).cpu().numpy()
+        k = int(responses.argmax())
+        if responses[k] > best_response:
+            best, best_response = whole[k], float(responses[k])
+        if step == n_steps:
+            break
         x = torch.from_numpy(images).to(device).requires_grad_()
         (gradient,) = torch.autograd.grad(model(x).sum(), x)
         g = gradient.cpu().numpy()
@@ -71,12 +80,6 @@ def synthesize(
         if step and step % SMOOTH_EVERY == 0:
             images = _smoothed(images)
         images = images.clip(0, 255).astype(np.float32)
-        whole = images.round().astype(np.uint8)
-        with torch.inference_mode():
-            responses = sign * model(torch.from_numpy(whole).to(device)).cpu().numpy()
-        k = int(responses.argmax())
-        if responses[k] > best_response:
-            best, best_response = whole[k], float(responses[k])
     return best, sign * best_response
 
 

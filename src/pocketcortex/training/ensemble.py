@@ -80,7 +80,7 @@ class EnsembleTraining:
     """
 
     n_epochs: int = 5
-    learning_rate: float = 3e-3
+    learning_rate: float = 1e-2
     weight_decay: float = 0.1
     batch_size: int = 64
     readout_scale: float = 0.05

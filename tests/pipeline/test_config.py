@@ -1,0 +1,168 @@
+"""A run's TOML file: what it may say, and one line naming the key for everything else."""
+
+import json
+from pathlib import Path
+
+import pydantic
+import pytest
+
+from pocketcortex.core import InputError
+from pocketcortex.pipeline import RunConfig, demo_config, read_config
+
+SOURCE = '[recordings]\npath = "x"\n'
+
+
+def refused(path: Path) -> str:
+    """Return the one line that reading a configuration is refused with."""
+    with pytest.raises(InputError) as caught:
+        read_config(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    return message
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_reads_every_table(tmp_path: Path) -> None:
+    config = read_config(
+        write(
+            tmp_path,
+            "seed = 4\n"
+            '[recordings]\npath = "data"\ntrain = ["a", "b"]\nvalidation = "c"\ntest = "d"\n'
+            "skip_synthesized = true\n"
+            '[backbone]\nnetwork = "net.py:build"\nlayer = "blocks.2"\ninput_size = 224\n'
+            "[teacher]\nn_members = 2\nlearning_rate = 1\n"
+            '[students]\nfilters = [1, 2, 3, 4, 5]\nbanks = ["one.zip", "two"]\n'
+            "[compact]\nthreshold = 0.5\n"
+            "[stimuli]\nn_steps = 7\n",
+        )
+    )
+    assert config.seed == 4
+    assert config.recordings.path == "data"
+    assert config.recordings.train == ("a", "b")
+    assert (config.recordings.validation, config.recordings.test) == ("c", "d")
+    assert config.recordings.skip_synthesized is True
+    assert (config.backbone.network, config.backbone.layer) == ("net.py:build", "blocks.2")
+    assert config.backbone.input_size == 224
+    assert (config.teacher.n_members, config.teacher.learning_rate) == (2, 1.0)
+    assert config.students.filters == (1, 2, 3, 4, 5)
+    assert config.students.banks == ("one.zip", "two")
+    assert config.compact.threshold == 0.5
+    assert config.stimuli.n_steps == 7
+
+
+def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
+    config = read_config(write(tmp_path, SOURCE))
+    assert config == RunConfig.model_validate({"recordings": {"path": "x"}})
+    assert config.seed is None
+    assert config.recordings.train == ()
+    assert config.teacher.n_members == 25
+    assert config.students.filters == (100,) * 5
+
+
+def test_json_of_a_configuration_reads_back(tmp_path: Path) -> None:
+    config = demo_config()
+    text = json.dumps(config.model_dump(mode="json"), allow_nan=False)
+    assert RunConfig.model_validate(json.loads(text)) == config
+    assert config.seed is not None
+    assert config.recordings.insilico is not None
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config = demo_config()
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        config.seed = 8  # type: ignore[misc]
+
+
+def test_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAB_DATA", "/lab")
+    monkeypatch.setenv("NIGHT", "190923")
+    config = read_config(
+        write(
+            tmp_path,
+            '[recordings]\npath = "${LAB_DATA}/v4"\ntest = "${NIGHT}"\n'
+            '[students]\nbanks = ["${LAB_DATA}/${NIGHT}.zip", "$LAB_DATA"]\n',
+        )
+    )
+    assert config.recordings.path == "/lab/v4"
+    assert config.recordings.test == "190923"
+    assert config.students.banks == ("/lab/190923.zip", "$LAB_DATA")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[recordings]\npath = "${LAB_DATA}/v4"\n',
+        SOURCE + '[students]\nbanks = ["a.zip", "${LAB_DATA}/b.zip"]\n',
+        SOURCE + '[backbone]\nnetwork = "${LAB_DATA}/net.py:build"\n',
+    ],
+)
+def test_an_unset_variable_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.delenv("LAB_DATA", raising=False)
+    assert "${LAB_DATA}, which is not set" in refused(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (SOURCE + "n_session = 3\n", "recordings.n_session: Extra inputs are not permitted"),
+        (SOURCE + "[students]\nepochs = 3\n", "students.epochs: Extra inputs"),
+        (SOURCE + "[explorer]\nport = 1\n", "explorer: Extra inputs"),
+        ("[recordings.insilico]\nanimals = 1\n", "recordings.insilico.animals: Extra inputs"),
+        (SOURCE + "[recordings.insilico]\nn_neurons = 4\n", "recordings: "),
+        ("[recordings]\n", "recordings: "),
+        ("", "recordings: Field required"),
+        ("recordings = 3\n", "recordings: "),
+        ("seed = -1\n" + SOURCE, "seed: "),
+        ('seed = "one"\n' + SOURCE, "seed: "),
+        (f"seed = {2**63}\n" + SOURCE, "seed: "),
+        (SOURCE + "[teacher]\nn_members = 0\n", "teacher.n_members: "),
+        (SOURCE + "[teacher]\nn_epochs = 1.5\n", "teacher.n_epochs: "),
+        (SOURCE + "[teacher]\nlearning_rate = 0\n", "teacher.learning_rate: "),
+        (SOURCE + "[teacher]\nlearning_rate = nan\n", "teacher.learning_rate: "),
+        (SOURCE + "[teacher]\nlearning_rate = inf\n", "teacher.learning_rate: "),
+        (SOURCE + "[teacher]\nweight_decay = -0.1\n", "teacher.weight_decay: "),
+        (SOURCE + "[students]\nsmoothing = inf\n", "students.smoothing: "),
+        (SOURCE + "[students]\nfilters = [4, 4, 4, 4]\n", "students.filters"),
+        (SOURCE + "[students]\nfilters = [4, 4, 0, 4, 4]\n", "students.filters.2: "),
+        (SOURCE + '[students]\nbanks = "one.zip"\n', "students.banks: "),
+        (SOURCE + "[students]\ndead_leaves = -1\n", "students.dead_leaves: "),
+        (SOURCE + "[compact]\nthreshold = 1.1\n", "compact.threshold: "),
+        (SOURCE + "[compact]\nn_images = 0\n", "compact.n_images: "),
+        (SOURCE + "[stimuli]\nn_steps = 0\n", "stimuli.n_steps: "),
+        (SOURCE + "[backbone]\ninput_size = -1\n", "backbone.input_size: "),
+        ("[recordings.insilico]\nn_sessions = 2\n", "recordings.insilico.n_sessions: "),
+        ("[recordings.insilico]\nn_stimuli = 19\n", "recordings.insilico.n_stimuli: "),
+        ("[recordings.insilico]\nimage_size = 31\n", "recordings.insilico.image_size: "),
+    ],
+)
+def test_what_is_wrong_is_named_by_its_key(tmp_path: Path, text: str, reason: str) -> None:
+    path = write(tmp_path, text)
+    assert f"{path}: {reason}" in refused(path)
+
+
+def test_two_sources_and_none_are_told_what_to_do(tmp_path: Path) -> None:
+    for text in (SOURCE + "[recordings.insilico]\n", "[recordings]\ntest = 'a'\n"):
+        message = refused(write(tmp_path, text))
+        assert "either recordings.path or recordings.insilico, not both" in message
+
+
+@pytest.mark.parametrize(
+    "content", [b"seed = ", b"[recordings", b"\xff\xfe\x00", b"a = 1\na = 2\n"]
+)
+def test_what_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "run.toml"
+    path.write_bytes(content)
+    assert "is not valid TOML" in refused(path)
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    assert "No such file" in refused(tmp_path / "absent.toml")
+    assert "cannot read the configuration" in refused(tmp_path)

@@ -1,0 +1,439 @@
+"""A whole run: what it leaves, what it does again, and that being killed changes no number."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from pocketcortex.core import InputError, RunFolder, Session, StimulusSet
+from pocketcortex.models import CompactModel
+from pocketcortex.pipeline import RunConfig, resolve_device, run
+
+STAGES = ("teacher", "mapping", "students", "compact", "scores", "stimuli", "report")
+MODELS = ("backbone ridge", "teacher", "student", "compact")
+N_NEURONS = 3
+
+
+def settings(recordings: dict[str, Any], **changed: dict[str, Any]) -> dict[str, Any]:
+    """Return the tables of a run of a second."""
+    tables: dict[str, dict[str, Any]] = {
+        "recordings": recordings,
+        "teacher": {"n_members": 1, "width": 8, "bottleneck": 4, "n_blocks": 1, "n_epochs": 3},
+        "students": {"filters": [24, 4, 4, 4, 4], "n_epochs": 3, "batch_size": 16},
+        "compact": {"threshold": 1.0, "n_pruning_images": 30, "n_images": 32, "n_epochs": 2},
+        "stimuli": {"n_steps": 2, "n_starts": 1},
+    }
+    return {
+        "seed": 3,
+        **{name: table | changed.get(name, {}) for name, table in tables.items()},
+    }
+
+
+def do(tables: dict[str, Any], out: Path) -> dict[str, Any]:
+    return run(RunConfig.model_validate(tables), out, device="cpu")
+
+
+def save_sessions(folder: Path, *, n_held_out: int = 16) -> Path:
+    """Write three sessions whose neurons like bright, dark and red images of 16 pixels."""
+    folder.mkdir()
+    rng = np.random.default_rng(5)
+    for id, role in (("a", "train"), ("b", "validation"), ("c", "test")):
+        images = rng.integers(0, 256, (16 + n_held_out, 3, 16, 16), dtype=np.uint8)
+        images //= rng.integers(1, 4, (len(images), 3, 1, 1), dtype=np.uint8)
+        level = images.mean(axis=(2, 3)) / 32  # (n_stimuli, 3)
+        rates = np.stack([level.sum(1), 24 - level.sum(1), 3 * level[:, 0]], axis=1)
+        counts = rng.poisson(rates[:, None], (len(images), 4, N_NEURONS))
+        Session(id, counts, StimulusSet.from_array(images), role=role).save(folder / f"{id}.npz")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Where sessions saved by their owner are."""
+    return {"path": str(save_sessions(tmp_path_factory.mktemp("recordings") / "sessions"))}
+
+
+@pytest.fixture(scope="module")
+def simulated() -> dict[str, Any]:
+    size = {"n_sessions": 3, "n_neurons": N_NEURONS, "n_stimuli": 40, "image_size": 32}
+    return {"insilico": size | {"n_repeats": 4}}
+
+
+@pytest.fixture(scope="module")
+def finished(
+    simulated: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the summary of a finished run on the in-silico cortex."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    return out, do(settings(simulated), out)
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished[0], tmp_path / "run"))
+
+
+def redone(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Return the stages that were not skipped, by what the run said."""
+    lines = capsys.readouterr().err.splitlines()
+    told = [line.split(" (")[0] for line in lines if line.split(":")[0] in STAGES and "(" in line]
+    assert [line.split(":")[0] for line in told] == list(STAGES)
+    return [line.split(":")[0] for line in told if not line.endswith("done before")]
+
+
+def without_report(summary: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in summary.items() if name != "report"}
+
+
+def test_folder_holds_every_stage(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, _ = finished
+    entries = {path.name for path in out.iterdir()}
+    assert entries == {*STAGES, "features", "config.json", "manifest.json", ".lock"}
+    for stage in STAGES:
+        assert (out / stage / "manifest.json").is_file()
+    assert not list(out.rglob("*.partial"))
+    assert not list(out.rglob("checkpoint*"))
+    config = RunConfig.model_validate_json((out / "config.json").read_text())
+    assert config.seed == 3
+    record = json.loads((out / "manifest.json").read_text())
+    assert record["device"] == "cpu"
+    assert {"seed", "date", "packages", "machine", "commit", "inputs"} <= set(record)
+
+
+def test_summary_tells_the_scores_of_all_models(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = finished
+    assert without_report(summary) == json.loads((out / "scores" / "summary.json").read_text())
+    assert summary["session"] == "insilico-3-02"
+    assert (summary["n_neurons"], summary["seed"]) == (N_NEURONS, 3)
+    assert (summary["n_images_fit"], summary["n_images_held_out"]) == (20, 20)
+    assert summary["n_images_distilled"] == 40 + 40 + 20
+    assert summary["unusable_neurons"] == {}
+    assert set(summary["scores"]) == {"r2", "noise-corrected r2"}
+    for models in summary["scores"].values():
+        assert tuple(models) == MODELS
+        for score in models.values():
+            assert np.isfinite([score["median"], *score["ci"]]).all()
+            assert score["ci"][0] <= score["median"] <= score["ci"][1]
+            assert score["n_neurons"] == N_NEURONS
+    assert summary["n_parameters"].keys() == {"backbone ridge", "teacher", "compact"}
+
+
+def test_table_has_one_row_for_each_neuron_model_and_metric(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    out, summary = finished
+    table = pd.read_parquet(out / "scores" / "scores.parquet")
+    keys = table[["session", "neuron", "model", "metric"]]
+    assert len(table) == len(keys.drop_duplicates()) == N_NEURONS * len(MODELS) * 2
+    assert np.isfinite(table["value"]).all()
+    medians = table.groupby(["metric", "model"])["value"].median()
+    for metric, models in summary["scores"].items():
+        for model, score in models.items():
+            assert medians[metric, model] == pytest.approx(score["median"])
+
+
+def test_report_and_models_can_be_read(finished: tuple[Path, dict[str, Any]]) -> None:
+    out, summary = finished
+    assert summary["report"] == str(out / "report" / "report.html")
+    page = Path(summary["report"]).read_text()
+    assert "insilico-3-02" in page
+    assert f"{summary['scores']['noise-corrected r2']['compact']['median']:.3g}" in page
+    images = np.load(out / "stimuli" / "synthesized.npy")
+    assert images.shape == np.load(out / "stimuli" / "natural.npy").shape == (3, 3, 32, 32)
+    for k in range(N_NEURONS):
+        assert CompactModel.load(out / "compact" / f"neuron{k:03d}").image_size == (32, 32)
+
+
+def test_second_call_does_nothing_again(
+    finished: tuple[Path, dict[str, Any]],
+    simulated: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out, summary = finished
+    before = {path: path.stat().st_mtime_ns for path in out.glob("*/**/*") if path.is_file()}
+    assert do(settings(simulated), out) == summary
+    assert redone(capsys) == []
+    after = {path: path.stat().st_mtime_ns for path in out.glob("*/**/*") if path.is_file()}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("table", "change", "first"),
+    [("stimuli", {"n_steps": 3}, "stimuli"), ("compact", {"learning_rate": 2e-3}, "compact")],
+)
+def test_a_late_setting_redoes_only_what_follows(
+    copied: Path,
+    simulated: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    table: str,
+    change: dict[str, Any],
+    first: str,
+) -> None:
+    do(settings(simulated, **{table: change}), copied)
+    assert redone(capsys) == list(STAGES[STAGES.index(first) :])
+
+
+@pytest.mark.parametrize(
+    "name", ["students/shared.safetensors", "mapping/bank_teacher.npy", "scores/summary.json"]
+)
+def test_a_damaged_file_is_made_again(
+    finished: tuple[Path, dict[str, Any]],
+    copied: Path,
+    simulated: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+) -> None:
+    path = copied / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-8] + bytes(8))
+    summary = do(settings(simulated), copied)
+    assert redone(capsys) == [path.parent.name]
+    assert path.read_bytes() == content
+    assert without_report(summary) == without_report(finished[1])
+
+
+def test_seed_decides_the_numbers(saved: dict[str, Any], tmp_path: Path) -> None:
+    one, again, other = (
+        do(settings(saved) | {"seed": seed}, tmp_path / name)
+        for seed, name in ((3, "one"), (3, "again"), (4, "other"))
+    )
+    assert without_report(one) == without_report(again)
+    for model in ("teacher", "student", "compact"):
+        assert one["scores"]["r2"][model] != other["scores"]["r2"][model]
+    ridge = "backbone ridge"  # nothing random in it, but for the bootstrap
+    medians = [s["scores"]["r2"][ridge]["median"] for s in (one, other)]
+    assert medians[0] == medians[1]
+
+
+def test_a_drawn_seed_is_stored_and_kept(
+    saved: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tables = settings(saved) | {"seed": None}
+    first = do(tables, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == first["seed"]
+    assert f"seed {first['seed']}\n" in capsys.readouterr().err
+    assert do(tables, tmp_path) == first
+    assert redone(capsys) == []
+
+
+def test_averages_are_scored_without_noise_correction(
+    saved: dict[str, Any], tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for path in Path(saved["path"]).glob("*.npz"):
+        shutil.copy(path, tmp_path / "in")
+    with np.load(tmp_path / "in" / "c.npz") as arrays:
+        images, responses = arrays["images"], arrays["responses"]
+    averages = responses.mean(axis=1, keepdims=True)
+    stimuli = StimulusSet.from_array(images)
+    Session("c", averages, stimuli, has_repeats=False, role="test").save(tmp_path / "in" / "c.npz")
+    summary = do(settings({"path": str(tmp_path / "in")}), tmp_path / "out")
+    assert set(summary["scores"]) == {"r2"}
+    assert "r2" in Path(summary["report"]).read_text()
+
+
+def test_a_run_without_any_score_ends_all_the_same(tmp_path: Path) -> None:
+    folder = save_sessions(tmp_path / "in")
+    with np.load(folder / "c.npz") as arrays:
+        images, responses = arrays["images"].copy(), arrays["responses"]
+    images[16:] = 128  # the same grey screen throughout the second half
+    Session("c", responses, StimulusSet.from_array(images), role="test").save(folder / "c.npz")
+    summary = do(settings({"path": str(folder)}), tmp_path / "out")
+    for models in summary["scores"].values():
+        for score in models.values():
+            assert score == {"median": None, "ci": [None, None], "n_neurons": 0}
+    json.dumps(summary, allow_nan=False)
+    table = pd.read_parquet(tmp_path / "out" / "scores" / "scores.parquet")
+    assert table["value"].isna().all()
+    assert (table["reason"] != "").all()
+    assert Path(summary["report"]).is_file()
+
+
+def test_a_missing_bank_is_found_before_the_work(saved: dict[str, Any], tmp_path: Path) -> None:
+    tables = settings(saved, students={"banks": [str(tmp_path / "absent.zip")]})
+    with pytest.raises(InputError, match=r"absent\.zip does not exist"):
+        do(tables, tmp_path / "out")
+    assert not (tmp_path / "out" / "features").exists()
+
+
+def test_missing_published_models_are_found_before_the_work(
+    saved: dict[str, Any], tmp_path: Path
+) -> None:
+    tables = settings(saved | {"published_models": str(tmp_path)})
+    with pytest.raises(InputError, match="no published compact models of session 'c'"):
+        do(tables, tmp_path / "out")
+    assert not (tmp_path / "out" / "features").exists()
+
+
+def test_a_folder_in_use_is_refused(saved: dict[str, Any], tmp_path: Path) -> None:
+    with (
+        RunFolder(tmp_path).locked(),
+        pytest.raises(InputError, match="another process is running in"),
+    ):
+        do(settings(saved), tmp_path)
+
+
+def test_devices() -> None:
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") in ("cpu", "cuda")
+    with pytest.raises(InputError, match="must be auto, cpu or cuda; got 'tpu'"):
+        resolve_device("tpu")
+
+
+# Killed runs. The program is the real one, in processes of its own with one thread.
+
+COMMAND = Path(sys.executable).parent / "pocketcortex"
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+
+KILLED_AT = """
+import json, os, signal, sys
+import pocketcortex.pipeline
+from pocketcortex.cli import main
+
+def arm(event, name, count):
+    left = [count]
+    def watch(seen, arguments):
+        if seen == event and str(arguments[0]).endswith(name):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(watch)
+
+for event, name, count in json.loads(sys.argv[1]):
+    child = os.fork()
+    if not child:
+        arm(event, name, count)
+        os._exit(main(sys.argv[2:]))
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
+    out = sys.argv[sys.argv.index("--out") + 1]
+    print(json.dumps(sorted(os.listdir(out))), flush=True)
+"""
+"""Run the program again and again, each time killed at a given moment: just before the `count`-th
+renaming or removal of a file of this name. Prints exit code and folder after each."""
+
+MOMENTS = (
+    ("os.rename", ".partial", 4, "teacher.partial"),  # third file of features, not yet whole
+    ("os.rename", "teacher.partial/checkpoint.safetensors.partial", 2, "teacher.partial"),
+    ("os.remove", "teacher.partial/checkpoint.safetensors", 1, "teacher.partial"),
+    ("os.rename", "/teacher.partial", 1, "teacher.partial"),  # complete but for its name
+    ("os.rename", "/mapping.partial", 1, "mapping.partial"),
+    ("os.rename", "students.partial/checkpoint.safetensors.partial", 2, "students.partial"),
+    ("os.rename", "students.partial/checkpoint.safetensors.partial", 2, "students.partial"),
+    ("os.rename", "compact.partial/checkpoint.1.safetensors.partial", 1, "compact.partial"),
+    ("os.rename", "neuron001/model.safetensors.partial", 1, "compact.partial"),
+    ("os.rename", "scores.partial/summary.json.partial", 1, "scores.partial"),
+    ("os.rename", "/stimuli.partial", 1, "stimuli.partial"),
+    ("os.rename", "report.html.partial", 1, "report.partial"),
+)
+
+
+def to_toml(tables: dict[str, Any]) -> str:
+    lines = [f"{name} = {value}" for name, value in tables.items() if not isinstance(value, dict)]
+    for name, table in tables.items():
+        if isinstance(table, dict):
+            lines.append(f"[{name}]")
+            lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
+    return "\n".join(lines)
+
+
+def command(config: Path, out: Path) -> list[str]:
+    return ["run", str(config), "--out", str(out), "--device", "cpu", "--json"]
+
+
+def finish(config: Path, out: Path) -> dict[str, Any]:
+    """Run the program to its end and return the one JSON object that it prints."""
+    done = subprocess.run(
+        [COMMAND, *command(config, out)], env=ENVIRONMENT, capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    summary: dict[str, Any] = json.loads(done.stdout)
+    return summary
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Return every file of the stages' that holds a number."""
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes()
+        for stage in STAGES[:-1]
+        for path in sorted((out / stage).rglob("*"))
+        if path.is_file() and path.name != "manifest.json"
+    }
+
+
+@pytest.fixture(scope="module")
+def config_file(saved: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "run.toml"
+    path.write_text(to_toml(settings(saved)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    config_file: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return summary and files of a run that nobody killed."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    summary = finish(config_file, out)
+    return without_report(summary), contents(out)
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_same_numbers(
+    config_file: Path, undisturbed: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    told = subprocess.run(
+        [
+            sys.executable, "-c", KILLED_AT, json.dumps([moment[:3] for moment in MOMENTS]),
+            *command(config_file, out),
+        ],
+        env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=90,
+    ).stdout.splitlines()  # fmt: skip
+    for moment, code, folder in zip(MOMENTS, told[::2], told[1::2], strict=True):
+        assert int(code) == -signal.SIGKILL, moment
+        assert [name for name in json.loads(folder) if ".partial" in name] == [moment[3]], moment
+    summary = finish(config_file, out)
+    assert (without_report(summary), contents(out)) == undisturbed
+    assert {f"compact/neuron{k:03d}/model.safetensors" for k in range(3)} <= set(contents(out))
+    assert not list(out.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_command_goes_on(
+    config_file: Path,
+    undisturbed: tuple[dict[str, Any], dict[str, bytes]],
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    out = tmp_path / "run"
+    process = subprocess.Popen(
+        [COMMAND, *command(config_file, out)], env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 30
+    while not (out / "teacher.partial").exists() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(number)
+    answer, messages = process.communicate(timeout=30)
+    assert answer == ""
+    assert not (out / "report").exists()
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert messages.splitlines()[-1] == "pocketcortex: interrupted"
+        assert "Traceback" not in messages
+        assert messages.count("pocketcortex:") == 1
+    else:
+        assert process.returncode == -signal.SIGKILL
+    assert (without_report(finish(config_file, out)), contents(out)) == undisturbed
