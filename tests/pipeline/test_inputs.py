@@ -138,7 +138,7 @@ def test_hidden_images_and_repetitions_leave_the_bank(tmp_path: Path) -> None:
     for k, image in enumerate([hidden[0], new[1], new[2]]):
         Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"folder{k:04d}.png")
     config = StudentsConfig(banks=(str(zipped), str(folder)))
-    bank = distillation_images(inputs, config, seed=0)
+    bank = StimulusSet.concatenate(distillation_images(inputs, config, seed=0))
     assert set(inputs.held_out.require_stimuli().digests).isdisjoint(bank.digests)
     assert len(set(bank.digests)) == len(bank)
     shown = [f"a-{k}" for k in range(24)] + [f"b-{k}" for k in range(4, 24)]
@@ -151,16 +151,31 @@ def test_bank_is_cut_to_the_sessions_size_and_number(tmp_path: Path) -> None:
     inputs = prepare(tmp_path / "in", sessions())
     zipped = write_zip(tmp_path / "bank.zip", list(pixels(5, 9, size=20)))
     config = StudentsConfig(banks=(str(zipped),), n_bank_images=3)
-    bank = distillation_images(inputs, config, seed=0)
+    bank = StimulusSet.concatenate(distillation_images(inputs, config, seed=0))
     assert len(bank) == 24 * 3 + 20 + 3
     assert bank.images().shape[2:] == (SIZE, SIZE)
+
+
+def test_a_source_that_loses_no_image_stays_as_it_was(tmp_path: Path) -> None:
+    given = sessions()
+    images = pixels(24, 2)
+    images[5] = pixels(24, 1)[5]  # shown in both training sessions
+    given["b"] = session("b", images, "train")
+    inputs = prepare(tmp_path, given)
+    parts = distillation_images(inputs, StudentsConfig(), seed=0)
+    assert [len(part) for part in parts] == [24, 23, 24, 20]
+    shown = [s.require_stimuli() for s in (*inputs.train, inputs.validation, inputs.fit)]
+    kept = [part.fingerprint == one.fingerprint for part, one in zip(parts, shown, strict=True)]
+    assert kept == [True, False, True, True]
 
 
 def test_dead_leaves_join_the_bank_by_seed() -> None:
     simulated = InSilicoConfig(n_sessions=3, n_neurons=1, n_stimuli=20, image_size=32)
     inputs = prepare_inputs(RecordingsConfig(insilico=simulated), seed=0)
     config = StudentsConfig(dead_leaves=5)
-    first, again, other = (distillation_images(inputs, config, seed=s) for s in (1, 1, 2))
+    first, again, other = (
+        StimulusSet.concatenate(distillation_images(inputs, config, seed=s)) for s in (1, 1, 2)
+    )
     assert len(first) == 50 + 5
     assert first.fingerprint == again.fingerprint
     assert first.digests[:50] == other.digests[:50]
@@ -182,7 +197,7 @@ def test_first_of_equal_images_is_kept() -> None:
     two[1] = one[2]
     sets = [StimulusSet.from_array(one, ["a", "b", "c"]), StimulusSet.from_array(two)]
     hidden = StimulusSet.from_array(one[:1]).digests
-    kept = without_duplicates(sets, hidden)
+    kept = StimulusSet.concatenate(without_duplicates(sets, hidden))
     assert names(kept) == ["b", "c", "image0001", "image0003"]
 
 

@@ -1,15 +1,13 @@
-"""A whole run: what it leaves, what it does again, and that being killed changes no number."""
+"""A whole run: what it leaves, what it does again, and that being stopped changes no number."""
 
-import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -202,44 +200,24 @@ def test_a_damaged_file_is_made_again(
     assert without_report(summary) == without_report(finished[1])
 
 
-def test_seed_decides_the_numbers(saved: dict[str, Any], tmp_path: Path) -> None:
-    one, again, other = (
-        do(settings(saved) | {"seed": seed}, tmp_path / name)
-        for seed, name in ((3, "one"), (3, "again"), (4, "other"))
-    )
-    assert without_report(one) == without_report(again)
-    for model in ("teacher", "student", "compact"):
-        assert one["scores"]["r2"][model] != other["scores"]["r2"][model]
-    ridge = "backbone ridge"  # nothing random in it, but for the bootstrap
-    medians = [s["scores"]["r2"][ridge]["median"] for s in (one, other)]
-    assert medians[0] == medians[1]
-
-
-def test_a_drawn_seed_is_stored_and_kept(
-    saved: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_drawn_seed_is_stored_kept_and_decides_the_numbers(
+    saved: dict[str, Any],
+    undisturbed: tuple[dict[str, Any], dict[str, bytes]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     tables = settings(saved) | {"seed": None}
-    first = do(tables, tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["seed"] == first["seed"]
-    assert f"seed {first['seed']}\n" in capsys.readouterr().err
-    assert do(tables, tmp_path) == first
+    drawn = do(tables, tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["seed"] == drawn["seed"]
+    assert f"seed {drawn['seed']}\n" in capsys.readouterr().err
+    assert do(tables, tmp_path) == drawn
     assert redone(capsys) == []
-
-
-def test_averages_are_scored_without_noise_correction(
-    saved: dict[str, Any], tmp_path: Path
-) -> None:
-    (tmp_path / "in").mkdir()
-    for path in Path(saved["path"]).glob("*.npz"):
-        shutil.copy(path, tmp_path / "in")
-    with np.load(tmp_path / "in" / "c.npz") as arrays:
-        images, responses = arrays["images"], arrays["responses"]
-    averages = responses.mean(axis=1, keepdims=True)
-    stimuli = StimulusSet.from_array(images)
-    Session("c", averages, stimuli, has_repeats=False, role="test").save(tmp_path / "in" / "c.npz")
-    summary = do(settings({"path": str(tmp_path / "in")}), tmp_path / "out")
-    assert set(summary["scores"]) == {"r2"}
-    assert "r2" in Path(summary["report"]).read_text()
+    of_drawn, of_three = drawn["scores"]["r2"], undisturbed[0]["scores"]["r2"]
+    assert drawn["seed"] != undisturbed[0]["seed"] == 3
+    for model in ("teacher", "student", "compact"):
+        assert of_drawn[model]["median"] != of_three[model]["median"]
+    same = of_three["backbone ridge"]["median"]  # nothing random in it
+    assert of_drawn["backbone ridge"]["median"] == pytest.approx(same, rel=1e-4)
 
 
 def test_a_run_without_any_score_ends_all_the_same(tmp_path: Path) -> None:
@@ -247,11 +225,11 @@ def test_a_run_without_any_score_ends_all_the_same(tmp_path: Path) -> None:
     with np.load(folder / "c.npz") as arrays:
         images, responses = arrays["images"].copy(), arrays["responses"]
     images[16:] = 128  # the same grey screen throughout the second half
-    Session("c", responses, StimulusSet.from_array(images), role="test").save(folder / "c.npz")
+    averages, stimuli = responses.mean(axis=1, keepdims=True), StimulusSet.from_array(images)
+    Session("c", averages, stimuli, has_repeats=False, role="test").save(folder / "c.npz")
     summary = do(settings({"path": str(folder)}), tmp_path / "out")
-    for models in summary["scores"].values():
-        for score in models.values():
-            assert score == {"median": None, "ci": [None, None], "n_neurons": 0}
+    none = {"median": None, "ci": [None, None], "n_neurons": 0}
+    assert summary["scores"] == {"r2": dict.fromkeys(MODELS, none)}
     json.dumps(summary, allow_nan=False)
     table = pd.read_parquet(tmp_path / "out" / "scores" / "scores.parquet")
     assert table["value"].isna().all()
@@ -290,52 +268,64 @@ def test_devices() -> None:
         resolve_device("tpu")
 
 
-# Killed runs. The program is the real one, in processes of its own with one thread.
+# Stopped runs. The program is the real one, in processes of its own with one thread.
 
 COMMAND = Path(sys.executable).parent / "pocketcortex"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
 
-KILLED_AT = """
+STOPPED_AT = """
 import json, os, signal, sys
-import pocketcortex.pipeline
+import matplotlib.pyplot, pocketcortex.pipeline, torch._dynamo  # once, not in every child
 from pocketcortex.cli import main
 
-def arm(event, name, count):
+def arm(event, name, count, number):
     left = [count]
     def watch(seen, arguments):
         if seen == event and str(arguments[0]).endswith(name):
             left[0] -= 1
             if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
+                os.kill(os.getpid(), number)
     sys.addaudithook(watch)
 
-for event, name, count in json.loads(sys.argv[1]):
+for event, name, count, number in json.loads(sys.argv[1]):
     child = os.fork()
     if not child:
-        arm(event, name, count)
+        arm(event, name, count, number)
         os._exit(main(sys.argv[2:]))
     _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), flush=True)
     out = sys.argv[sys.argv.index("--out") + 1]
     print(json.dumps(sorted(os.listdir(out))), flush=True)
 """
-"""Run the program again and again, each time killed at a given moment: just before the `count`-th
-renaming or removal of a file of this name. Prints exit code and folder after each."""
+"""Run the program again and again, each time stopped by a signal just before the `count`-th
+renaming or removal of a file of this name. Prints each time's exit code and what it leaves."""
 
-MOMENTS = (
-    ("os.rename", ".partial", 4, "teacher.partial"),  # third file of features, not yet whole
-    ("os.rename", "teacher.partial/checkpoint.safetensors.partial", 2, "teacher.partial"),
-    ("os.remove", "teacher.partial/checkpoint.safetensors", 1, "teacher.partial"),
-    ("os.rename", "/teacher.partial", 1, "teacher.partial"),  # complete but for its name
-    ("os.rename", "/mapping.partial", 1, "mapping.partial"),
-    ("os.rename", "students.partial/checkpoint.safetensors.partial", 2, "students.partial"),
-    ("os.rename", "students.partial/checkpoint.safetensors.partial", 2, "students.partial"),
-    ("os.rename", "compact.partial/checkpoint.1.safetensors.partial", 1, "compact.partial"),
-    ("os.rename", "neuron001/model.safetensors.partial", 1, "compact.partial"),
-    ("os.rename", "scores.partial/summary.json.partial", 1, "scores.partial"),
-    ("os.rename", "/stimuli.partial", 1, "stimuli.partial"),
-    ("os.rename", "report.html.partial", 1, "report.partial"),
-)
+
+class Moment(NamedTuple):
+    """When to stop a run and by what signal."""
+
+    event: str
+    name: str
+    count: int
+    number: int = signal.SIGKILL
+
+
+SAVE = "checkpoint.safetensors.partial"
+MOMENTS = {  # a stage that has removed its checkpoint starts anew, so that comes first
+    Moment("os.rename", ".partial", 4): "teacher",  # the third file of features, not yet whole
+    Moment("os.rename", "/teacher.partial", 1): "teacher",  # complete but for its name
+    Moment("os.rename", f"teacher.partial/{SAVE}", 2): "teacher",
+    Moment("os.remove", "teacher.partial/checkpoint.safetensors", 1): "teacher",
+    Moment("os.rename", "/mapping.partial", 1): "mapping",
+    Moment("os.rename", f"students.partial/{SAVE}", 2): "students",
+    Moment("os.rename", f"students.partial/{SAVE}", 2, signal.SIGINT): "students",
+    Moment("os.rename", "compact.partial/checkpoint.1.safetensors.partial", 2): "compact",
+    Moment("os.rename", "neuron001/model.safetensors.partial", 1): "compact",
+    Moment("os.rename", "scores.partial/summary.json.partial", 1): "scores",
+    Moment("os.rename", "/stimuli.partial", 1): "stimuli",
+    Moment("os.rename", "report.html.partial", 1): "report",
+}
+NEVER = Moment("os.rename", "never", 1)
 
 
 def to_toml(tables: dict[str, Any]) -> str:
@@ -389,51 +379,26 @@ def undisturbed(
     return without_report(summary), contents(out)
 
 
-def test_a_run_killed_at_any_moment_ends_with_the_same_numbers(
+def test_a_run_stopped_at_any_moment_ends_with_the_same_numbers(
     config_file: Path, undisturbed: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path
 ) -> None:
     out = tmp_path / "run"
+    moments = json.dumps([*MOMENTS, NEVER])
     told = subprocess.run(
-        [
-            sys.executable, "-c", KILLED_AT, json.dumps([moment[:3] for moment in MOMENTS]),
-            *command(config_file, out),
-        ],
+        [sys.executable, "-c", STOPPED_AT, moments, *command(config_file, out)],
         env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=90,
-    ).stdout.splitlines()  # fmt: skip
-    for moment, code, folder in zip(MOMENTS, told[::2], told[1::2], strict=True):
-        assert int(code) == -signal.SIGKILL, moment
-        assert [name for name in json.loads(folder) if ".partial" in name] == [moment[3]], moment
-    summary = finish(config_file, out)
-    assert (without_report(summary), contents(out)) == undisturbed
-    assert {f"compact/neuron{k:03d}/model.safetensors" for k in range(3)} <= set(contents(out))
-    assert not list(out.rglob("*.partial"))
-
-
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_stopped_command_goes_on(
-    config_file: Path,
-    undisturbed: tuple[dict[str, Any], dict[str, bytes]],
-    tmp_path: Path,
-    number: signal.Signals,
-) -> None:
-    out = tmp_path / "run"
-    process = subprocess.Popen(
-        [COMMAND, *command(config_file, out)], env=ENVIRONMENT, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    deadline = time.monotonic() + 30
-    while not (out / "teacher.partial").exists() and time.monotonic() < deadline:
-        time.sleep(0.001)
-    with contextlib.suppress(ProcessLookupError):
-        process.send_signal(number)
-    answer, messages = process.communicate(timeout=30)
-    assert answer == ""
-    assert not (out / "report").exists()
-    if number == signal.SIGINT:
-        assert process.returncode == 130
-        assert messages.splitlines()[-1] == "pocketcortex: interrupted"
-        assert "Traceback" not in messages
-        assert messages.count("pocketcortex:") == 1
-    else:
-        assert process.returncode == -signal.SIGKILL
-    assert (without_report(finish(config_file, out)), contents(out)) == undisturbed
+    *before, answer, code, folder = told.stdout.splitlines()
+    for moment, stopped, left in zip(MOMENTS, before[::2], before[1::2], strict=True):
+        assert int(stopped) == (130 if moment.number == signal.SIGINT else -signal.SIGKILL), moment
+        unfinished = [name for name in json.loads(left) if name.endswith(".partial")]
+        assert unfinished == [f"{MOMENTS[moment]}.partial"], moment
+    lines = [line for line in told.stderr.splitlines() if line.startswith("pocketcortex: ")]
+    assert lines == ["pocketcortex: interrupted"]
+    assert "Traceback" not in told.stderr
+    assert code == "0"
+    assert set(STAGES) <= set(json.loads(folder))
+    assert (without_report(json.loads(answer)), contents(out)) == undisturbed
+    assert {f"compact/neuron{k:03d}/model.safetensors" for k in range(3)} <= set(contents(out))
+    assert "scores/scores.parquet" in contents(out)
+    assert not list(out.rglob("*.partial"))

@@ -14,12 +14,18 @@ import typer
 from pocketcortex.cli import data, models, run
 from pocketcortex.core import InputError, PocketcortexError
 
+__all__ = ["main"]
+
 # A new noun: write cli/NOUN.py with `app = typer.Typer(...)`, and add its line here. Keep its
 # module free of slow imports (torch); import those inside the commands.
 _NOUNS = {
     "data": data.app,
     "models": models.app,
 }
+
+# Threads that wait for each other must not burn the cores others need: on a shared machine that
+# makes training up to ten times slower. Read once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _TRACEBACK_VARIABLE = "POCKETCORTEX_TRACEBACK"
 

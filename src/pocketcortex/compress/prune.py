@@ -119,8 +119,9 @@ def prune(
     variance left in the next layer's pointwise outputs is at or above `threshold`. What stays is
     copied, and the mean of what is removed goes into the biases of the next layer and the readout.
 
-    Two departures from the published procedure: it stops before the filter that crosses the
-    threshold, not after, and it keeps the removed mean.
+    Three departures from the published procedure: it stops before the filter that crosses the
+    threshold, not after; it keeps the removed mean; and a filter's importance is its variance
+    about its mean over images and positions, not about its mean image.
 
     Parameters
     ----------

@@ -9,6 +9,7 @@ from pocketcortex.core.archives import (
     read_arrays,
 )
 from pocketcortex.core.errors import InputError, MissingRepeatsError, PocketcortexError
+from pocketcortex.core.memory import keep_freed_memory
 from pocketcortex.core.recordings import Recordings, Session
 from pocketcortex.core.runs import RunFolder, provenance, write_json
 from pocketcortex.core.stimuli import Indices, StimulusSet
@@ -24,6 +25,7 @@ __all__ = [
     "StimulusSet",
     "decode_image",
     "is_image_name",
+    "keep_freed_memory",
     "list_images",
     "open_members",
     "provenance",

@@ -99,10 +99,11 @@ def prepare_inputs(config: RecordingsConfig, seed: int) -> RunInputs:
     )
 
 
-def distillation_images(inputs: RunInputs, config: StudentsConfig, seed: int) -> StimulusSet:
+def distillation_images(inputs: RunInputs, config: StudentsConfig, seed: int) -> list[StimulusSet]:
     """Return the images to distil with: the sessions' own, then the banks', each content once.
 
-    Images of the held-out half are not among them, whatever bank they come from.
+    One set for each source; a source that loses no image is returned as it was, so that its stored
+    features serve again. Images of the held-out half are in none, whatever bank they come from.
 
     Raises
     ------
@@ -123,16 +124,19 @@ def distillation_images(inputs: RunInputs, config: StudentsConfig, seed: int) ->
     return without_duplicates(sets, inputs.held_out.require_stimuli().digests)
 
 
-def without_duplicates(sets: Sequence[StimulusSet], hidden: Sequence[str]) -> StimulusSet:
-    """Join sets, keeping the first image of each content and none of the hidden contents."""
-    joined = StimulusSet.concatenate(sets)
+def without_duplicates(sets: Sequence[StimulusSet], hidden: Sequence[str]) -> list[StimulusSet]:
+    """Keep the first image of each content over all sets, and none of the hidden contents."""
     seen = set(hidden)
-    kept = []
-    for index, digest in enumerate(joined.digests):
-        if digest not in seen:
-            seen.add(digest)
-            kept.append(index)
-    return joined.take(kept)
+    parts = []
+    for stimuli in sets:
+        kept = []
+        for index, digest in enumerate(stimuli.digests):
+            if digest not in seen:
+                seen.add(digest)
+                kept.append(index)
+        if kept:
+            parts.append(stimuli.take(kept) if len(kept) < len(stimuli) else stimuli)
+    return parts
 
 
 def _open(config: RecordingsConfig, seed: int) -> Recordings:

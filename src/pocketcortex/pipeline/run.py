@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pocketcortex.core import InputError, RunFolder, provenance
+from pocketcortex.core import InputError, RunFolder, keep_freed_memory, provenance
 from pocketcortex.pipeline.config import RunConfig
 from pocketcortex.pipeline.inputs import prepare_inputs
 from pocketcortex.pipeline.progress import say
@@ -42,6 +42,7 @@ def run(config: RunConfig, out: str | Path, *, device: str = "auto") -> dict[str
         If the recordings, the network or the folder are at fault.
     """
     folder = RunFolder(out)
+    keep_freed_memory()
     with folder.locked():
         device = resolve_device(device)
         config = _with_seed(config, folder)

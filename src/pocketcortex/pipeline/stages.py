@@ -78,9 +78,14 @@ class Stages:
         return self.config.seed
 
     @cached_property
-    def bank(self) -> StimulusSet:
-        """Images to distil with."""
+    def bank_parts(self) -> list[StimulusSet]:
+        """Images to distil with, one set for each source."""
         return distillation_images(self.inputs, self.config.students, self.seed)
+
+    @cached_property
+    def bank(self) -> StimulusSet:
+        """The same as one set."""
+        return StimulusSet.concatenate(self.bank_parts)
 
     @cached_property
     def bank_images(self) -> UInt8[np.ndarray, "n 3 height width"]:
@@ -120,9 +125,9 @@ class Stages:
                 n_members=settings.n_members, training=training, seed=self.seed,
                 device=self.device, checkpoint=folder / _CHECKPOINT, advance=advance,
             )  # fmt: skip
-        (folder / _CHECKPOINT).unlink()
         _save_members(members, folder / "members.safetensors")
         write_json(folder / "history.json", {"shape": shape.as_dict(), "validation": history})
+        (folder / _CHECKPOINT).unlink()
 
     def mapping(self, folder: Path, teacher: Path) -> None:
         """Map backbone and ensemble to the test neurons; write the teacher's responses."""
@@ -130,12 +135,10 @@ class Stages:
         for member in members:
             member.to(self.device)
         fit, held_out = self.inputs.fit, self.inputs.held_out
-        stimuli = [fit.require_stimuli(), held_out.require_stimuli()]
-        total = sum(len(s) for s in (*stimuli, self.bank))
-        with progress_bar("features: bank", total) as advance:
-            fit_features, held_features, bank_features = (
-                self.store.features(self.backbone, s, advance=advance)
-                for s in (*stimuli, self.bank)
+        sets = [fit.require_stimuli(), held_out.require_stimuli(), *self.bank_parts]
+        with progress_bar("features: bank", sum(len(s) for s in sets)) as advance:
+            fit_features, held_features, *bank_features = (
+                self.store.features(self.backbone, s, advance=advance) for s in sets
             )
         responses = fit.mean_responses[:, self.inputs.usable]
         fitted = SessionFeatures(fit.id, np.asarray(fit_features), responses)
@@ -144,7 +147,8 @@ class Stages:
         np.save(folder / "leave_one_out.npy", leave_one_out)
         np.save(folder / "held_out_ridge.npy", ridge.predict(_flat(held_features)))
         np.save(folder / "held_out_teacher.npy", predict_responses(ensemble, held_features))
-        np.save(folder / "bank_teacher.npy", predict_responses(ensemble, bank_features))
+        answers = [predict_responses(ensemble, features) for features in bank_features]
+        np.save(folder / "bank_teacher.npy", np.concatenate(answers))
         n_parameters = {
             BACKBONE_RIDGE: self._backbone_parameters() + ridge.coef_.size,
             TEACHER: self._backbone_parameters() + ensemble.n_parameters,
@@ -169,9 +173,9 @@ class Stages:
                 seed=self.seed, device=self.device, checkpoint=folder / _CHECKPOINT,
                 advance=advance,
             )  # fmt: skip
-        (folder / _CHECKPOINT).unlink()
         state = {k: v.cpu().contiguous() for k, v in shared.state_dict().items()}
         safetensors.torch.save_file(state, folder / "shared.safetensors")
+        (folder / _CHECKPOINT).unlink()
 
     def compact(self, folder: Path, mapping: Path, students: Path) -> None:
         """Prune each neuron's copy of the student and train it further."""
@@ -208,10 +212,10 @@ class Stages:
                 seed=self.seed, device=self.device, checkpoint=folder / _CHECKPOINT,
                 advance=advance,
             )  # fmt: skip
-        for path in folder.glob("checkpoint*"):
-            path.unlink()
         for neuron, model in zip(self.inputs.usable, models, strict=True):
             model.cpu().save(folder / f"neuron{neuron:03d}")
+        for path in folder.glob("checkpoint*"):
+            path.unlink()
 
     def scores(self, folder: Path, mapping: Path, students: Path, compact: Path) -> None:
         """Score every kind of model on the held-out half: the only place that looks at it."""

@@ -19,7 +19,8 @@ class FeatureStore:
     """Features on disk, float16, keyed by weights, layer, resizing, code and image content.
 
     A file appears under its name only when complete, so a killed run never leaves one that could
-    be mistaken for whole. Memory is bounded by one batch.
+    be mistaken for whole. Memory is bounded by one batch. One process at a time may fill a store; a
+    run folder's lock sees to that.
 
     Parameters
     ----------
