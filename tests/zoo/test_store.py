@@ -126,7 +126,7 @@ def test_kill_in_the_middle_leaves_no_features(store: FeatureStore) -> None:
     expected = backbone()(torch.from_numpy(stimuli().images())).half().numpy()
     features = store.features(backbone(), stimuli())
     np.testing.assert_allclose(features, expected, rtol=2e-3, atol=1e-3)
-    assert [p.suffix for p in store.folder.iterdir()] == [".npy"]
+    assert sorted(p.suffix for p in store.folder.iterdir()) == [".npy", ".sha256"]
 
 
 class Scaled(nn.Module):
@@ -144,3 +144,19 @@ def test_features_beyond_half_precision_are_refused(store: FeatureStore, factor:
     with pytest.raises(InputError, match="layer '0' are NaN or beyond float16's range"):
         store.features(bad, stimuli())
     assert not store.path(bad, stimuli()).exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "no hash"])
+def test_damaged_file_is_computed_again(tmp_path: Path, damage: str) -> None:
+    images, network = stimuli(), backbone()
+    whole = np.array(FeatureStore(tmp_path).features(network, images))
+    path = FeatureStore(tmp_path).path(network, images)
+    data = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(data[: len(data) // 2])
+    elif damage == "flip":
+        data[-10] ^= 1
+        path.write_bytes(data)
+    else:
+        path.with_suffix(".sha256").unlink()
+    np.testing.assert_array_equal(FeatureStore(tmp_path).features(network, images), whole)

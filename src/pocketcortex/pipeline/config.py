@@ -32,7 +32,7 @@ class InSilicoConfig(_Table):
 class RecordingsConfig(_Table):
     """Where sessions come from and what each is for."""
 
-    path: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
     """Folder of a V4 release, or a folder of ``.npz`` sessions."""
     insilico: InSilicoConfig | None = None
     train: tuple[str, ...] = ()

@@ -47,7 +47,6 @@ def run(config: RunConfig, out: str | Path, *, device: str = "auto") -> dict[str
         device = resolve_device(device)
         config = _with_seed(config, folder)
         assert config.seed is not None  # noqa: S101
-        folder.write_json("config.json", config.model_dump(mode="json"))
         inputs = prepare_inputs(config.recordings, config.seed)
         backbone = Backbone(
             load_network(config.backbone.network),
@@ -57,6 +56,7 @@ def run(config: RunConfig, out: str | Path, *, device: str = "auto") -> dict[str
         )
         stages = Stages(config, inputs, backbone, FeatureStore(folder.path / "features"), device)
         stages.check()
+        folder.write_json("config.json", config.model_dump(mode="json"))
         say(f"run in {folder.path} on {device}, seed {config.seed}")
         for neuron, why in inputs.unusable.items():
             say(f"neuron {neuron} of session {inputs.fit.id} cannot be modelled: {why}")
@@ -97,9 +97,10 @@ def _do_stages(folder: RunFolder, stages: Stages, record: dict[str, Any]) -> Non
     config = stages.config
     common = {"seed": config.seed, "data": stages.inputs.fingerprint}
 
-    def stage(name: str, work: Any, table: str, after: str = "") -> Path:
-        settings = getattr(config, table).model_dump(mode="json")
-        path, skipped = folder.stage(name, common | {table: settings}, work, after=after)
+    def stage(name: str, work: Any, tables: str, after: str = "") -> Path:
+        whole = config.model_dump(mode="json")
+        settings = {table: whole[table] for table in tables.split()}
+        path, skipped = folder.stage(name, common | settings, work, after=after)
         seconds = folder.seconds(name)
         say(f"{name}: {'done before' if skipped else 'done'} ({seconds:.0f} s)")
         return path
@@ -124,6 +125,6 @@ def _do_stages(folder: RunFolder, stages: Stages, record: dict[str, Any]) -> Non
     stage(
         "report",
         lambda p: write_up(p, stages, record, scores, stimuli, compact),
-        "recordings",
+        "recordings backbone teacher students compact stimuli",
         "scores stimuli compact",
     )

@@ -18,8 +18,8 @@ CODE_VERSION = 1
 class FeatureStore:
     """Features on disk, float16, keyed by weights, layer, resizing, code and image content.
 
-    A file appears under its name only when complete, so a killed run never leaves one that could
-    be mistaken for whole. Memory is bounded by one batch. One process at a time may fill a store; a
+    A file appears under its name only when complete, with its hash beside it; one that is missing,
+    cut short or altered is computed again. Memory is bounded by one batch. One process at a time may fill a store; a
     run folder's lock sees to that.
 
     Parameters
@@ -33,6 +33,7 @@ class FeatureStore:
     def __init__(self, folder: str | Path, *, batch_size: int = 16) -> None:
         self.folder = Path(folder)
         self.batch_size = batch_size
+        self._whole: set[Path] = set()
 
     def path(self, backbone: Backbone, stimuli: StimulusSet) -> Path:
         """Return the file that holds, or will hold, these features."""
@@ -67,7 +68,7 @@ class FeatureStore:
             If a feature is NaN, infinite, or beyond float16's range (65,504).
         """
         path = self.path(backbone, stimuli)
-        if path.exists():
+        if self._is_whole(path):
             advance(len(stimuli))
             return _mapped(path)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -90,8 +91,28 @@ class FeatureStore:
         if store is None:
             raise InputError("there are no images to compute features of")
         store.flush()
+        del store
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        path.with_suffix(".sha256").write_text(digest + "\n")
         os.replace(partial, path)
+        self._whole.add(path)
         return _mapped(path)
+
+    def _is_whole(self, path: Path) -> bool:
+        """Return whether a file is there with the hash it was written with, read once a store."""
+        if path in self._whole:
+            return True
+        try:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            written = path.with_suffix(".sha256").read_text().strip()
+        except OSError:
+            return False
+        if digest == written:
+            self._whole.add(path)
+        return digest == written
 
 
 def _mapped(path: Path) -> np.ndarray:
