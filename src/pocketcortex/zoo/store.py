@@ -19,8 +19,8 @@ class FeatureStore:
     """Features on disk, float16, keyed by weights, layer, resizing, code and image content.
 
     A file appears under its name only when complete, with its hash beside it; one that is missing,
-    cut short or altered is computed again. Memory is bounded by one batch. One process at a time may fill a store; a
-    run folder's lock sees to that.
+    cut short or altered is computed again. Memory is bounded by one batch. One process at a time
+    may fill a store; a run folder's lock sees to that.
 
     Parameters
     ----------
