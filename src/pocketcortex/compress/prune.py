@@ -13,6 +13,8 @@ from pocketcortex.models import CompactLayers, CompactModel
 
 N_LAYERS = 5
 _BATCH = 16
+_REFIT_RIDGE = 1e-6
+"""Part of the mean channel variance added to the covariance, for channels that are copies."""
 
 
 @dataclass(frozen=True)
@@ -110,18 +112,20 @@ def prune(
     *,
     threshold: float = 0.9,
     min_filters: int = 3,
+    refit: bool = True,
 ) -> CompactModel:
     """Return a smaller model without the filters that matter least, last layer first.
 
     The last layer loses filters, smallest contribution to the response first, while the squared
     correlation with the teacher stays at or above `threshold` times what it was. Then each layer
     from the fourth to the first loses filters, least important first, while the fraction of
-    variance left in the next layer's pointwise outputs is at or above `threshold`. What stays is
-    copied, and the mean of what is removed goes into the biases of the next layer and the readout.
+    variance left in the next layer's pointwise outputs is at or above `threshold`. The pointwise
+    weights that stay are refitted to the outputs that all channels gave, and the mean of what is
+    removed goes into the biases of the next layer and the readout.
 
-    Three departures from the published procedure: it stops before the filter that crosses the
-    threshold, not after; it keeps the removed mean; and a filter's importance is its variance
-    about its mean over images and positions, not about its mean image.
+    Departures from the published procedure: it stops before the filter that crosses the threshold,
+    not after; it refits and keeps the removed mean; and a filter's importance is its variance about
+    its mean over images and positions, not about its mean image.
 
     Parameters
     ----------
@@ -137,6 +141,9 @@ def prune(
         Part of the variance that every step keeps, 0 to 1.
     min_filters
         Filters that each layer keeps at least.
+    refit
+        Whether the pointwise weights that stay are fitted anew, by least squares from the same
+        statistics, to the outputs that all channels gave; else they stay as they are (published).
 
     Raises
     ------
@@ -166,7 +173,7 @@ def prune(
         order = np.argsort(importance, kind="stable")
         left_fv = fraction_of_variance(mixing, covariance, order)[:-1]
         kept[layer] = _surviving(order, left_fv, threshold, min_filters)
-    return _cut(model, kept, statistics, lost)
+    return _cut(model, kept, statistics, lost, refit)
 
 
 def _surviving(
@@ -184,6 +191,7 @@ def _cut(
     kept: Sequence[np.ndarray],
     statistics: LayerStatistics,
     lost_readout: float,
+    refit: bool,
 ) -> CompactModel:
     """Build the model of the kept filters, with their weights and batch-norm statistics."""
     layers = model.layers
@@ -196,20 +204,29 @@ def _cut(
     state["layers.conv.weight"] = layers.conv.weight[index[0]]
     state["layers.conv.bias"] = layers.conv.get_parameter("bias")[index[0]]
     for k in range(N_LAYERS - 1):
-        gone = np.setdiff1d(np.arange(model.filters[k]), kept[k])
-        weight = layers.pointwise[k].weight[index[k + 1]]
-        lost = torch.from_numpy(statistics.means[k][gone]).to(weight)
-        state[f"layers.depthwise.{k}.weight"] = layers.depthwise[k].weight[index[k]]
-        state[f"layers.pointwise.{k}.weight"] = weight[:, index[k]]
-        state[f"layers.pointwise.{k}.bias"] = (
-            layers.pointwise[k].get_parameter("bias")[index[k + 1]] + weight[:, gone, 0, 0] @ lost
+        weight = layers.pointwise[k].weight[index[k + 1], :, 0, 0].detach().double().cpu().numpy()
+        left = (
+            _refitted(weight, statistics.covariances[k], kept[k]) if refit else weight[:, kept[k]]
         )
+        lost = weight @ statistics.means[k] - left @ statistics.means[k][kept[k]]
+        bias = layers.pointwise[k].get_parameter("bias")[index[k + 1]]
+        state[f"layers.depthwise.{k}.weight"] = layers.depthwise[k].weight[index[k]]
+        state[f"layers.pointwise.{k}.weight"] = torch.from_numpy(left[:, :, None, None]).to(bias)
+        state[f"layers.pointwise.{k}.bias"] = bias + torch.from_numpy(lost).to(bias)
     for k, norm in enumerate(layers.norms):
         for name, tensor in norm.state_dict().items():
             whole = tensor if tensor.ndim == 0 else tensor[index[k]]
             state[f"layers.norms.{k}.{name}"] = whole
     small.load_state_dict(state)
     return small.eval()
+
+
+def _refitted(weight: np.ndarray, covariance: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Return the weights of the kept channels that come closest to all channels' outputs."""
+    of_kept = covariance[np.ix_(kept, kept)]
+    ridge = _REFIT_RIDGE * max(float(of_kept.diagonal().mean()), np.finfo(np.float64).tiny)
+    solved = np.linalg.solve(of_kept + ridge * np.eye(len(kept)), covariance[kept] @ weight.T)
+    return np.asarray(solved.T)
 
 
 def _r2(x: np.ndarray, y: np.ndarray) -> float:

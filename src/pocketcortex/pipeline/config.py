@@ -103,7 +103,7 @@ class CompactConfig(_Table):
     n_epochs: Count = 1
     n_images: Count | None = None
     """Images of a retraining epoch; None for all that the students saw."""
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = 2e-4
     batch_size: Count = 8
     smoothing: Annotated[float, Field(ge=0)] = 0.5
 
@@ -180,5 +180,5 @@ def demo_config() -> RunConfig:
         recordings=RecordingsConfig(insilico=simulated),
         teacher=TeacherConfig(n_members=3, width=96, bottleneck=48, n_blocks=1, n_epochs=8),
         students=StudentsConfig(filters=(24, 24, 32, 32, 32), n_epochs=5, dead_leaves=4000),
-        compact=CompactConfig(n_images=3000),
+        compact=CompactConfig(n_images=4000),
     )
