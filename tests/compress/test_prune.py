@@ -71,12 +71,16 @@ def responses(model: CompactModel) -> np.ndarray:
 
 
 def pruned(
-    model: CompactModel, threshold: float, min_filters: int = 1, teacher: np.ndarray | None = None
+    model: CompactModel,
+    threshold: float,
+    min_filters: int = 1,
+    teacher: np.ndarray | None = None,
+    refit: bool = True,
 ) -> CompactModel:
     return prune(
         model, statistics_of(model), contributions_of(model),
         responses(model) if teacher is None else teacher,
-        threshold=threshold, min_filters=min_filters,
+        threshold=threshold, min_filters=min_filters, refit=refit,
     )  # fmt: skip
 
 
@@ -176,7 +180,7 @@ def test_each_layer_stops_before_the_threshold_last_layer_first(threshold: float
 
 def test_pruned_model_puts_means_in_the_place_of_what_is_gone() -> None:
     model = random_model()
-    small = pruned(model, 0.8)
+    small = pruned(model, 0.8, refit=False)
     kept, statistics = kept_filters(small, model), statistics_of(model)
     x = model.layers.layer(0, model.layers.centre(torch.from_numpy(IMAGES)))
     for layer in range(1, 5):
@@ -220,6 +224,22 @@ def test_mean_response_survives_pruning_of_the_last_layer() -> None:
         np.testing.assert_allclose(responses(small).mean(), responses(model).mean(), rtol=1e-9)
     else:
         pytest.fail("only the last layer was to lose filters")
+
+
+def test_refitted_weights_are_the_least_squares_of_what_all_channels_gave() -> None:
+    model = random_model()
+    small, plain = pruned(model, 0.8), pruned(model, 0.8, refit=False)
+    kept = kept_filters(small, model)
+    for layer, z in enumerate(depthwise_outputs(model)):
+        z = z - z.mean(axis=0)
+        wanted = z @ mixing_of(model, layer)[kept[layer + 1]].T
+        best = np.linalg.lstsq(z[:, kept[layer]], wanted)[0].T
+        np.testing.assert_allclose(mixing_of(small, layer), best, rtol=1e-3, atol=1e-4)
+        left = [
+            np.square(z[:, kept[layer]] @ mixing_of(m, layer).T - wanted).sum()
+            for m in (small, plain)
+        ]
+        assert left[0] < left[1]
 
 
 @pytest.mark.parametrize("threshold", [1.0, 0.999999])

@@ -222,11 +222,16 @@ def _cut(
 
 
 def _refitted(weight: np.ndarray, covariance: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Return the weights of the kept channels that come closest to all channels' outputs."""
+    """Return the weights of the kept channels that come closest to all channels' outputs.
+
+    Least squares: what the kept channels can say of the removed ones is added to their weights.
+    """
+    gone = np.setdiff1d(np.arange(weight.shape[1]), kept)
     of_kept = covariance[np.ix_(kept, kept)]
     ridge = _REFIT_RIDGE * max(float(of_kept.diagonal().mean()), np.finfo(np.float64).tiny)
-    solved = np.linalg.solve(of_kept + ridge * np.eye(len(kept)), covariance[kept] @ weight.T)
-    return np.asarray(solved.T)
+    wanted = covariance[np.ix_(kept, gone)] @ weight[:, gone].T
+    added = np.linalg.solve(of_kept + ridge * np.eye(len(kept)), wanted).T
+    return np.asarray(weight[:, kept] + added)
 
 
 def _r2(x: np.ndarray, y: np.ndarray) -> float:
