@@ -179,7 +179,7 @@ def test_failures_are_one_line(
         raise error
 
     monkeypatch.delenv("POCKETCORTEX_TRACEBACK", raising=False)
-    monkeypatch.setattr(data, "read_recordings", fail)
+    monkeypatch.setattr("pocketcortex.data.read_recordings", fail)
     assert main(["data", "show", "x"]) == code
     assert reason in expect_one_line(capsys)
     if isinstance(error, Exception):

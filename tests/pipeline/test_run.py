@@ -278,6 +278,8 @@ import json, os, signal, sys
 import matplotlib.pyplot, pocketcortex.pipeline, torch._dynamo  # once, not in every child
 from pocketcortex.cli import main
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
+
 def arm(event, name, count, number):
     left = [count]
     def watch(seen, arguments):
@@ -345,7 +347,7 @@ def finish(config: Path, out: Path) -> dict[str, Any]:
     """Run the program to its end and return the one JSON object that it prints."""
     done = subprocess.run(
         [COMMAND, *command(config, out)], env=ENVIRONMENT, capture_output=True, text=True,
-        check=False, timeout=60,
+        check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     summary: dict[str, Any] = json.loads(done.stdout)
@@ -386,7 +388,7 @@ def test_a_run_stopped_at_any_moment_ends_with_the_same_numbers(
     moments = json.dumps([*MOMENTS, NEVER])
     told = subprocess.run(
         [sys.executable, "-c", STOPPED_AT, moments, *command(config_file, out)],
-        env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=90,
+        env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=3000,
     )  # fmt: skip
     *before, answer, code, folder = told.stdout.splitlines()
     for moment, stopped, left in zip(MOMENTS, before[::2], before[1::2], strict=True):

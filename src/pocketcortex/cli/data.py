@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from pocketcortex.core import Recordings
-from pocketcortex.data import read_recordings
 
 app = typer.Typer(help="Look at recordings.")
 
@@ -28,6 +27,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """List the sessions of some recordings, and the neurons that cannot be scored."""
+    from pocketcortex.data import read_recordings
+
     rows = describe(read_recordings(path))
     if as_json:
         typer.echo(json.dumps({"sessions": rows}, allow_nan=False))
