@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pocketcortex.cli import data, main
+from pocketcortex.cli import main
 from pocketcortex.core import PocketcortexError, Session
 
 Break = Callable[[Path], None]
