@@ -166,3 +166,11 @@ def test_what_is_not_toml_is_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "No such file" in refused(tmp_path / "absent.toml")
     assert "cannot read the configuration" in refused(tmp_path)
+
+
+def test_the_example_is_a_valid_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POCKETCORTEX_DATA", "data")
+    config = read_config(Path(__file__).parents[2] / "examples" / "v4-quick.toml")
+    assert config.recordings.test == "190923"
+    assert config.recordings.test not in config.recordings.train
+    assert config.recordings.path == "data/v4"
