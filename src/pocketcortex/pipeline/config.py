@@ -179,6 +179,6 @@ def demo_config() -> RunConfig:
         seed=7,
         recordings=RecordingsConfig(insilico=simulated),
         teacher=TeacherConfig(n_members=3, width=96, bottleneck=48, n_blocks=1, n_epochs=8),
-        students=StudentsConfig(filters=(24, 24, 32, 32, 32), n_epochs=5, dead_leaves=4000),
-        compact=CompactConfig(n_images=4000),
+        students=StudentsConfig(filters=(24, 24, 32, 32, 32), n_epochs=8, dead_leaves=4000),
+        compact=CompactConfig(n_images=4000, learning_rate=1e-3),
     )
