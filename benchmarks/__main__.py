@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.metrics import bench_bootstrap_intervals
 from benchmarks.pruning import bench_fraction_of_variance
 from benchmarks.ridge import bench_leave_one_out
 from benchmarks.stack import bench_published_models
@@ -20,7 +21,12 @@ from pocketcortex.core import provenance
 ROOT = Path(__file__).resolve().parent
 TABLE = ROOT.parent / "docs" / "benchmarks.md"
 SEED = 0
-BENCHMARKS = (bench_published_models, bench_leave_one_out, bench_fraction_of_variance)
+BENCHMARKS = (
+    bench_published_models,
+    bench_leave_one_out,
+    bench_fraction_of_variance,
+    bench_bootstrap_intervals,
+)
 
 _HEAD = """# Benchmarks
 

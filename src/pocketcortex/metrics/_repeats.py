@@ -65,6 +65,16 @@ def varies(
     return np.asarray(span > 16 * np.finfo(np.float64).eps * largest)
 
 
+def centred(
+    values: Float[np.ndarray, "n_stimuli n_neurons"],
+    kept: Bool[np.ndarray, "n_stimuli n_neurons"],
+) -> Float[np.ndarray, "n_stimuli n_neurons"]:
+    """Return deviations from the mean over kept stimuli, 0 elsewhere."""
+    filled = np.where(kept, values, 0.0)
+    mean = filled.sum(axis=0) / np.maximum(kept.sum(axis=0), 1)
+    return np.where(kept, filled - mean, 0.0)
+
+
 def repeat_moments(
     responses: Float[np.ndarray, "n_stimuli n_repeats n_neurons"],
 ) -> RepeatMoments:

@@ -1,12 +1,13 @@
 """Fractions of variance explained: noise-corrected, plain Pearson, and BrainScore's."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from pocketcortex.core.errors import InputError
 from pocketcortex.metrics._repeats import (
     MIN_STIMULI,
     Repeats,
+    centred,
     check_enough_stimuli,
     check_not_infinite,
     check_predictions,
@@ -15,9 +16,8 @@ from pocketcortex.metrics._repeats import (
     repeat_moments,
     varies,
 )
+from pocketcortex.metrics._weighted import stimulus_terms, weighted_r2
 from pocketcortex.metrics.reliability import split_half_reliability
-
-_ROUNDING = 64 * float(np.finfo(np.float64).eps)
 
 
 def noise_corrected_r2(
@@ -43,6 +43,11 @@ def noise_corrected_r2(
     0.50: below 0.002 at SNR 1, up to 0.007 at SNR 0.25 and 0.023 at SNR 0.15 with 2 to 10
     repeats). It is never clipped: values below 0 and above 1 occur and must be kept for averages
     to be right. Predictions fitted to the same responses score too high.
+
+    What it is unbiased for is r² over the stimuli shown. Predictions unrelated to a neuron have an
+    r² of 1/(m - 1) over m stimuli on average, and so has this score: exactly 1/(m - 1) averaged
+    over all orders of the predictions, whatever the noise, with values on both sides of 0 (0.003
+    at 300 stimuli, where :func:`pearson_r2` is centred too).
 
     Parameters
     ----------
@@ -93,48 +98,8 @@ def noise_corrected_r2(
     moments = repeat_moments(responses)
     check_predictions(predictions, *moments.mean.shape)
     noise = noise_of_mean(moments, repeats)
-    unweighted = np.ones((1, responses.shape[0]))
-    return np.asarray(weighted_noise_corrected_r2(moments.mean, noise, predictions, unweighted)[0])
-
-
-def weighted_noise_corrected_r2(
-    mean: Float[np.ndarray, "n_stimuli n_neurons"],
-    noise: Float[np.ndarray, "n_stimuli n_neurons"],
-    predictions: Float[np.ndarray, "n_stimuli n_neurons"],
-    weights: Float[np.ndarray, "n_resamples n_stimuli"],
-) -> Float[np.ndarray, "n_resamples n_neurons"]:
-    r"""Return noise-corrected r² with stimulus i counted w_i times, for many weightings at once.
-
-    A stimulus counted :math:`w_i` times repeats the same noise :math:`w_i` times, so its share of
-    :math:`(\sum w \tilde x \tilde y)^2` is :math:`w_i^2 \tilde x_i^2 v_i`, and
-    :math:`(w_i - w_i^2 / m) v_i` of :math:`\sum w \tilde y^2`. With these subtracted, numerator
-    and denominator are unbiased given the weights; with all weights 1 they are the plain form.
-
-    Stimuli whose `noise` is NaN are left out for that neuron. Sums are matrix products with the
-    weights, in float64, after centring.
-    """
-    x = predictions.astype(np.float64, copy=False)
-    kept = ~np.isnan(noise)
-    usable = varies(x, kept) & varies(mean, kept) & ~np.isnan(x).any(axis=0)
-    usable &= kept.sum(axis=0) >= MIN_STIMULI
-    x = _centre(x, kept & usable)
-    y = _centre(mean, kept & usable)
-    v = np.where(kept & usable, noise, 0.0)
-    squares = weights**2
-    # all (n_resamples, n_neurons) from here
-    m = np.maximum(weights @ kept.astype(np.float64), 1.0)
-    mean_x = weights @ x / m
-    mean_y = weights @ y / m
-    sum_xx = weights @ x**2 - m * mean_x**2
-    sum_yy = weights @ y**2 - m * mean_y**2
-    sum_xy = weights @ (x * y) - m * mean_x * mean_y
-    squares_v = squares @ v
-    noise_xy = squares @ (x**2 * v) - 2 * mean_x * (squares @ (x * v)) + mean_x**2 * squares_v
-    noise_yy = weights @ v - squares_v / m
-    defined = (
-        usable & (sum_xx > _ROUNDING * (weights @ x**2)) & (sum_yy - noise_yy > _ROUNDING * sum_yy)
-    )
-    return divide(sum_xy**2 - noise_xy, sum_xx * (sum_yy - noise_yy), defined)
+    terms = stimulus_terms(moments.mean, noise, predictions)
+    return np.asarray(weighted_r2(terms, np.ones((1, responses.shape[0])))[0])
 
 
 def pearson_r2(
@@ -146,8 +111,10 @@ def pearson_r2(
     .. math:: r^2 = \frac{(\sum_i \tilde x_i \tilde y_i)^2}{\sum_i \tilde x_i^2 \sum_i \tilde y_i^2}
 
     Biased as an estimate of r² with the noiseless responses: too low by the noise left in
-    the averages, too high by about 1/m when the true value is near 0. Blind to the sign of the
-    correlation. It is not the coefficient of determination 1 - SSE/SST.
+    the averages, too high by about 1/m when the true value is near 0. For unrelated predictions it
+    is 1/(m - 1) on average (exactly so averaged over all orders of the predictions) and never
+    below 0. Blind to the sign of the correlation. It is not the coefficient of determination
+    1 - SSE/SST.
 
     Parameters
     ----------
@@ -192,7 +159,7 @@ def pearson_r2(
     kept = ~np.isnan(y)
     usable = varies(x, kept) & varies(y, kept) & ~np.isnan(x).any(axis=0)
     usable &= kept.sum(axis=0) >= MIN_STIMULI
-    x, y = _centre(x, kept & usable), _centre(y, kept & usable)
+    x, y = centred(x, kept & usable), centred(y, kept & usable)
     numerator = (x * y).sum(axis=0) ** 2
     return divide(numerator, (x**2).sum(axis=0) * (y**2).sum(axis=0), usable)
 
@@ -260,13 +227,3 @@ def brainscore_r2(
     check_predictions(predictions, *moments.mean.shape)
     reliability = split_half_reliability(responses, rng=rng, n_splits=n_splits)
     return divide(pearson_r2(moments.mean, predictions), reliability, reliability > 0)
-
-
-def _centre(
-    values: Float[np.ndarray, "n_stimuli n_neurons"],
-    kept: Bool[np.ndarray, "n_stimuli n_neurons"],
-) -> Float[np.ndarray, "n_stimuli n_neurons"]:
-    """Return deviations from the mean over kept stimuli, 0 elsewhere."""
-    filled = np.where(kept, values, 0.0)
-    mean = filled.sum(axis=0) / np.maximum(kept.sum(axis=0), 1)
-    return np.where(kept, filled - mean, 0.0)

@@ -14,6 +14,11 @@ from pocketcortex.models.ensemble import (
 )
 from pocketcortex.models.published import import_compact_model, published_models
 from pocketcortex.models.shared import SharedCompactModel
+from pocketcortex.models.shared_published import (
+    import_shared_model,
+    published_shared_models,
+    shared_outputs,
+)
 from pocketcortex.models.stack import CompactStack
 
 __all__ = [
@@ -28,5 +33,8 @@ __all__ = [
     "SharedCompactModel",
     "count_parameters",
     "import_compact_model",
+    "import_shared_model",
     "published_models",
+    "published_shared_models",
+    "shared_outputs",
 ]

@@ -3,7 +3,6 @@
 import io
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,24 @@ import numpy as np
 import torch
 
 from pocketcortex.core import InputError
-from pocketcortex.models.compact import BATCH_NORM_EPS, CompactModel
+from pocketcortex.models._release import (
+    MAX_FILE_BYTES,
+    N_LAYER_ARRAYS,
+    N_LAYERS,
+    as_tensors,
+    layer_names,
+    layers_state,
+    read_datasets,
+    read_member,
+    read_model,
+    with_state,
+)
+from pocketcortex.models.compact import CompactModel
 
-N_LAYERS = 5
 N_ARRAYS = 36
 PT_VARIANCE_OFFSET = 1e-3
 """What the published `.pt` files have already added to the variances of layers 1 to 4."""
 
-_MAX_FILE_BYTES = 256 * 2**20
 _NAME = re.compile(r"compact_model_(?P<session>\w+?)_neuron(?P<neuron>\d+)\b")
 
 
@@ -51,18 +60,8 @@ def import_compact_model(path: str | Path) -> CompactModel:
     readers = {".pt": _read_pt, ".npy": _read_npy, ".h5": _read_h5, ".keras": _read_keras}
     if path.suffix not in readers:
         raise InputError(f"{path.name}: unknown model format {path.suffix!r}; use {list(readers)}")
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; expected a published compact model")
-    if path.stat().st_size > _MAX_FILE_BYTES:
-        raise InputError(f"{path} is over {_MAX_FILE_BYTES:,} bytes: not a compact model")
-    try:
-        arrays = readers[path.suffix](path)
-        return from_keras_arrays(arrays)
-    except InputError as error:
-        raise InputError(f"{path.name}: {error}") from error
-    except Exception as error:  # damaged files make the formats' readers raise almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path.name} is not a readable compact model: {reason}") from error
+    read = readers[path.suffix]
+    return read_model(path, "compact model", lambda path: from_keras_arrays(read(path)))
 
 
 def published_models(folder: str | Path, session: str) -> dict[int, Path]:
@@ -111,52 +110,22 @@ def from_keras_arrays(arrays: Sequence[np.ndarray]) -> CompactModel:
     """
     if len(arrays) != N_ARRAYS:
         raise InputError(f"expected {N_ARRAYS} arrays of a compact model, got {len(arrays)}")
-    if sum(a.size for a in arrays) * 8 > _MAX_FILE_BYTES:
-        raise InputError(f"{sum(a.size for a in arrays):,} weights: not a compact model")
-    with np.errstate(over="ignore"):  # beyond float32 becomes infinite and is refused below
-        tensors = [torch.from_numpy(np.ascontiguousarray(a, dtype=np.float32)) for a in arrays]
-    if not all(torch.isfinite(t).all() for t in tensors):
-        raise InputError("weights hold NaN or infinite numbers")
-    if tensors[0].ndim != 4 or any(tensors[7 * i].ndim != 4 for i in range(1, N_LAYERS)):
-        raise InputError("kernels are not four-dimensional")
-    filters = [tensors[0].shape[3], *(tensors[7 * i].shape[3] for i in range(1, N_LAYERS))]
-    if min(filters) < 1:
-        raise InputError(f"layers have {filters} filters, expected at least one each")
-    side = round((tensors[34].numel() / filters[-1]) ** 0.5)
-    if side < 1 or side * side * filters[-1] != tensors[34].numel():
+    tensors = as_tensors(arrays)
+    filters, state = layers_state(tensors[:N_LAYER_ARRAYS])
+    weights, bias = tensors[N_LAYER_ARRAYS:]
+    side = round((weights.numel() / filters[-1]) ** 0.5)
+    if side < 1 or side * side * filters[-1] != weights.numel():
         raise InputError(
-            f"readout of {tensors[34].numel()} weights is not {filters[-1]} filters x side x side"
+            f"readout of {weights.numel()} weights is not {filters[-1]} filters x side x side"
         )
-    state = {
-        "layers.conv.weight": tensors[0].permute(3, 2, 0, 1),
-        "layers.conv.bias": tensors[1],
-        "readout": tensors[34].reshape(side, side, filters[-1]).permute(2, 0, 1),
-        "readout_bias": tensors[35].reshape(()),
-    }
-    for layer in range(N_LAYERS):
-        start = 2 if layer == 0 else 7 * layer + 2
-        if layer:
-            state[f"layers.depthwise.{layer - 1}.weight"] = tensors[start - 3].permute(2, 3, 0, 1)
-            state[f"layers.pointwise.{layer - 1}.weight"] = tensors[start - 2].permute(3, 2, 0, 1)
-            state[f"layers.pointwise.{layer - 1}.bias"] = tensors[start - 1]
-        for offset, name in enumerate(("weight", "bias", "running_mean", "running_var")):
-            state[f"layers.norms.{layer}.{name}"] = tensors[start + offset]
-    model = CompactModel(filters, (4 * side, 4 * side))
-    expected = model.state_dict()
-    for name, tensor in state.items():
-        if tensor.shape != expected[name].shape:
-            raise InputError(
-                f"{name} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"
-            )
-    if any((state[f"layers.norms.{k}.running_var"] <= -BATCH_NORM_EPS).any() for k in range(5)):
-        raise InputError("batch-norm variances are negative")
-    model.load_state_dict({**expected, **state})
-    return model.eval()
+    state["readout"] = weights.reshape(side, side, filters[-1]).permute(2, 0, 1)
+    state["readout_bias"] = bias.reshape(())
+    return with_state(CompactModel(filters, (4 * side, 4 * side)), state)
 
 
 def _read_pt(path: Path) -> list[np.ndarray]:
     state: Mapping[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    if sum(t.numel() for t in state.values()) * 8 > _MAX_FILE_BYTES:
+    if sum(t.numel() for t in state.values()) * 8 > MAX_FILE_BYTES:
         raise InputError("tensors are too large for a compact model")
     get = {name.removeprefix("layers."): t.double().numpy() for name, t in state.items()}
 
@@ -220,51 +189,28 @@ def _read_npy(path: Path) -> list[np.ndarray]:
     return arrays
 
 
-def _dataset(file: h5py.File, name: str) -> np.ndarray:
-    """Read one dataset; links out of the file are refused."""
-    group: h5py.Group = file
-    *parents, _ = name.split("/")
-    for depth in range(len(parents) + 1):
-        part = "/".join(name.split("/")[: depth + 1])
-        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise InputError(f"HDF5 entry {part!r} is missing or a link")
-    dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
-        raise InputError(f"HDF5 entry {name!r} is not a plain dataset")
-    if dataset.dtype.kind != "f" or dataset.size * dataset.dtype.itemsize > _MAX_FILE_BYTES:
-        raise InputError(f"HDF5 entry {name!r} is not an array of floats of a compact model")
-    return np.asarray(dataset[()])
+def _read_h5(path: Path) -> list[np.ndarray]:
+    with h5py.File(path, "r") as file:
+        whole_model = "model_weights" in file
+    return read_datasets(path, _whole_model_names() if whole_model else _weights_names())
 
 
-def _read_h5_file(source: Path | io.BytesIO) -> list[np.ndarray]:
+def _weights_names() -> list[str]:
+    """Return where a Keras 3 weights file keeps the 36 arrays."""
+    return [*layer_names(), "layers/dense/vars/0", "layers/dense/vars/1"]
+
+
+def _whole_model_names() -> list[str]:
+    """Return where an HDF5 file of a whole model keeps the 36 arrays."""
     norm = ("gamma", "beta", "moving_mean", "moving_variance")
     names: list[str] = []
-    with h5py.File(source, "r") as file:
-        if "model_weights" in file:
-            for i in range(N_LAYERS):
-                conv = f"model_weights/layer{i}_conv/layer{i}_conv_1"
-                kernels = ["kernel"] if i == 0 else ["depthwise_kernel", "pointwise_kernel"]
-                names += [f"{conv}/{part}:0" for part in (*kernels, "bias")]
-                names += [f"model_weights/layer{i}_bn/layer{i}_bn_1/{part}:0" for part in norm]
-            names += [f"model_weights/Beta/Beta_1/{part}:0" for part in ("kernel", "bias")]
-        else:
-            for i in range(N_LAYERS):
-                suffix = "" if i < 2 else f"_{i - 1}"
-                conv = "conv2d" if i == 0 else f"separable_conv2d{suffix}"
-                names += [f"layers/{conv}/vars/{k}" for k in range(2 if i == 0 else 3)]
-                suffix = "" if i == 0 else f"_{i}"
-                names += [f"layers/batch_normalization{suffix}/vars/{k}" for k in range(4)]
-            names += [f"layers/dense/vars/{k}" for k in range(2)]
-        return [_dataset(file, name) for name in names]
-
-
-def _read_h5(path: Path) -> list[np.ndarray]:
-    return _read_h5_file(path)
+    for i in range(N_LAYERS):
+        conv = f"model_weights/layer{i}_conv/layer{i}_conv_1"
+        kernels = ["kernel"] if i == 0 else ["depthwise_kernel", "pointwise_kernel"]
+        names += [f"{conv}/{part}:0" for part in (*kernels, "bias")]
+        names += [f"model_weights/layer{i}_bn/layer{i}_bn_1/{part}:0" for part in norm]
+    return [*names, *(f"model_weights/Beta/Beta_1/{part}:0" for part in ("kernel", "bias"))]
 
 
 def _read_keras(path: Path) -> list[np.ndarray]:
-    with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo("model.weights.h5")
-        if info.file_size > _MAX_FILE_BYTES:
-            raise InputError("model.weights.h5 is too large for a compact model")
-        return _read_h5_file(io.BytesIO(archive.read(info)))
+    return read_datasets(io.BytesIO(read_member(path, "model.weights.h5")), _weights_names())
