@@ -15,7 +15,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from pocketcortex.core.errors import InputError
 from pocketcortex.mapping import (
     RidgeLOO,
-    cross_val_predict_ridge,
+    cross_val_predict_mapping,
     fit_ridge_loo,
     predict_ridge,
     ridge_coefficients,
@@ -144,7 +144,7 @@ def test_arguments_are_left_as_they_are():
     copies = X.copy(), Y.copy()
     fit = fit_ridge_loo(X, Y, standardize=True)
     predict_ridge(X, ridge_coefficients(X, fit), fit)
-    cross_val_predict_ridge(X, Y, n_folds=3, rng=np.random.default_rng(0))
+    cross_val_predict_mapping(RidgeLOO(), X, Y, n_folds=3, rng=np.random.default_rng(0))
     np.testing.assert_array_equal(X, copies[0])
     np.testing.assert_array_equal(Y, copies[1])
 
@@ -159,7 +159,7 @@ def test_constant_targets_and_features_predict_the_mean(n_features):
     assert (ridge.coef_[:, 1] == 0).all()
     assert ridge.alpha_[1] == ridge.alphas_.max()
     rng = np.random.default_rng(0)
-    assert (cross_val_predict_ridge(X, Y, n_folds=5, rng=rng)[:, 1] == 0.1).all()
+    assert (cross_val_predict_mapping(RidgeLOO(), X, Y, n_folds=5, rng=rng)[:, 1] == 0.1).all()
     flat = RidgeLOO().fit(np.ones((30, n_features)), Y)
     np.testing.assert_allclose(flat.predict(X), np.broadcast_to(Y.mean(axis=0), Y.shape))
 
@@ -178,12 +178,12 @@ def test_one_dimensional_targets_drop_the_axis():
 def test_cross_validation_is_nested(n_features, standardize, grouped):
     X, Y = problem(30, n_features)
     groups = np.repeat(np.arange(15), 2) if grouped else None
-    predictions = cross_val_predict_ridge(
+    predictions = cross_val_predict_mapping(
+        RidgeLOO(standardize=standardize),
         X,
         Y,
         n_folds=4,
         rng=np.random.default_rng(3),
-        standardize=standardize,
         groups=groups,
     )
     folds = stimulus_folds(30, n_folds=4, rng=np.random.default_rng(3), groups=groups)
@@ -209,7 +209,7 @@ def test_copies_of_an_image_do_not_leak():
     groups = np.repeat(np.arange(60), 2)
 
     def score(**kwargs):
-        predictions = cross_val_predict_ridge(X, Y, n_folds=6, rng=rng, **kwargs)
+        predictions = cross_val_predict_mapping(RidgeLOO(), X, Y, n_folds=6, rng=rng, **kwargs)
         return np.mean([np.corrcoef(p, y)[0, 1] for p, y in zip(predictions.T, Y.T, strict=True)])
 
     assert score() > 0.8
@@ -241,7 +241,7 @@ def test_targets_with_nan_are_refused_by_column():
     for attempt in (
         lambda: fit_ridge_loo(X, Y),
         lambda: RidgeLOO().fit(X, Y),
-        lambda: cross_val_predict_ridge(X, Y, n_folds=3, rng=rng),
+        lambda: cross_val_predict_mapping(RidgeLOO(), X, Y, n_folds=3, rng=rng),
     ):
         with pytest.raises(InputError, match=r"1 of 3 column\(s\), first \[2\]"):
             attempt()
@@ -279,7 +279,7 @@ def test_bad_shapes_and_groups_are_refused():
         predict_ridge(X[:, :5], ridge_coefficients(X, fit), fit)
 
 
-@pytest.mark.parametrize("name", ["ridge", "ridge_estimator", "cross_validation"])
+@pytest.mark.parametrize("name", ["ridge", "ridge_estimator", "cross_validation", "folds"])
 def test_examples_run(name):
     result = doctest.testmod(importlib.import_module(f"pocketcortex.mapping.{name}"))
     assert result.attempted > 0

@@ -1,6 +1,9 @@
 """Regressions from features to responses: solvers on arrays, and scikit-learn estimators."""
 
-from pocketcortex.mapping.cross_validation import cross_val_predict_ridge, stimulus_folds
+from pocketcortex.mapping.cross_validation import cross_val_predict_mapping
+from pocketcortex.mapping.factorized_estimator import FactorizedMapping
+from pocketcortex.mapping.folds import recentre_held_out, stimulus_folds
+from pocketcortex.mapping.pls import PLSMapping
 from pocketcortex.mapping.ridge import (
     RidgeFit,
     fit_ridge_loo,
@@ -10,11 +13,14 @@ from pocketcortex.mapping.ridge import (
 from pocketcortex.mapping.ridge_estimator import RidgeLOO
 
 __all__ = [
+    "FactorizedMapping",
+    "PLSMapping",
     "RidgeFit",
     "RidgeLOO",
-    "cross_val_predict_ridge",
+    "cross_val_predict_mapping",
     "fit_ridge_loo",
     "predict_ridge",
+    "recentre_held_out",
     "ridge_coefficients",
     "stimulus_folds",
 ]

@@ -1,133 +1,72 @@
-"""Held-out predictions for every stimulus: folds that keep groups whole, and nested ridge."""
+"""Held-out predictions for every stimulus by any estimator, all its choices made inside folds."""
+
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Float, Int, Shaped
-from sklearn.model_selection import GroupKFold
+from sklearn.base import clone
+from sklearn.utils.validation import has_fit_parameter
+from torch import Tensor
 
 from pocketcortex.core.errors import InputError
 from pocketcortex.mapping._products import centred_kernel, feature_mean
 from pocketcortex.mapping._spectrum import spectrum_of_kernel
-from pocketcortex.mapping.ridge import (
-    RidgeFit,
-    check_features_and_targets,
-    check_groups,
-    fit_ridge_loo,
-    held_out_blocks,
-    predict_ridge,
-    ridge_coefficients,
-    solve_ridge,
-)
+from pocketcortex.mapping.folds import check_targets, recentre_held_out, stimulus_folds
+from pocketcortex.mapping.ridge import held_out_blocks, solve_ridge
+from pocketcortex.mapping.ridge_estimator import RidgeLOO, left_out_together
 
 
-def stimulus_folds(
-    n_stimuli: int,
-    *,
-    n_folds: int,
-    rng: np.random.Generator,
-    groups: Shaped[np.ndarray, "..."] | None = None,
-) -> Int[np.ndarray, " n_stimuli"]:
-    """Return each stimulus's fold, 0 to n_folds - 1, at random.
-
-    Every stimulus is in one fold and none is dropped. Folds hold equally many groups, give or
-    take one; stimuli, unless `groups` is given.
-
-    Parameters
-    ----------
-    n_stimuli
-        Number of stimuli.
-    n_folds
-        Number of folds, from 2 to the number of groups.
-    rng
-        Source of the permutation.
-    groups
-        Label of what must stay together, such as the content of an image; copies then never
-        straddle folds. By default each stimulus is alone.
-
-    Returns
-    -------
-    Int[np.ndarray, "n_stimuli"]
-        Fold numbers.
-
-    Raises
-    ------
-    InputError
-        If `groups` has another shape than (n_stimuli,) or `n_folds` is out of range.
-
-    References
-    ----------
-    scikit-learn's `GroupKFold` with shuffling, which does the work.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> folds = stimulus_folds(10, n_folds=5, rng=np.random.default_rng(0))
-    >>> np.bincount(folds)
-    array([2, 2, 2, 2, 2])
-    """
-    if groups is not None:
-        check_groups(groups, n_stimuli)
-    labels = np.arange(n_stimuli) if groups is None else np.unique(groups, return_inverse=True)[1]
-    n_groups = np.unique(labels).size
-    if not 2 <= n_folds <= n_groups:
-        raise InputError(
-            f"n_folds must be from 2 to the number of groups of stimuli ({n_groups}), got {n_folds}"
-        )
-    splitter = GroupKFold(n_folds, shuffle=True, random_state=int(rng.integers(2**32 - 1)))
-    folds = np.empty(n_stimuli, dtype=np.int64)
-    for fold, (_, test) in enumerate(splitter.split(labels, groups=labels)):
-        folds[test] = fold
-    return folds
-
-
-def cross_val_predict_ridge(
-    X: Float[np.ndarray, "n_stimuli n_features"],
+def cross_val_predict_mapping(
+    estimator: Any,
+    X: Shaped[np.ndarray, "n_stimuli ..."],
     Y: Float[np.ndarray, "n_stimuli n_targets"],
     *,
     n_folds: int = 8,
     rng: np.random.Generator,
-    alphas: npt.ArrayLike | None = None,
-    standardize: bool = False,
     groups: Shaped[np.ndarray, "..."] | None = None,
+    recentre: bool = False,
 ) -> Float[np.ndarray, "n_stimuli n_targets"]:
-    """Return each stimulus's prediction by a ridge fitted, alpha included, on the other folds.
+    """Return each stimulus's prediction by a clone of the estimator fitted on the other folds.
 
-    In each fold alpha is chosen for each target by leave-one-out (leave-one-group-out with
-    `groups`) inside the training stimuli, and features are centred and scaled by them alone.
-    Without standardizing and with more features than stimuli the kernel is computed once.
+    Whatever the estimator chooses in `fit` (penalty, number of components, steps) it chooses from
+    the training folds alone. For `RidgeLOO` with more features than stimuli and without
+    standardizing, the kernel is computed once for all folds; the result is the same.
 
     As a score these predictions are unbiased for models trained on 1 - 1/n_folds of the stimuli,
-    so slightly low for one trained on all. Fold means differ, which lowers a correlation over
-    all stimuli slightly (by order n_folds/n_stimuli) for targets that cannot be predicted.
+    so slightly low for one trained on all. Each fold's predictions lie about its training mean,
+    which is low where the fold's targets are high: a correlation over all stimuli comes out
+    negative for targets that cannot be predicted. `recentre` mends that.
 
     Parameters
     ----------
+    estimator
+        Any scikit-learn regressor of many targets; it is cloned, never fitted itself.
     X
-        Features, any unit. Products are in float32 unless X is float64.
+        Features (n_stimuli, n_features), or maps (n_stimuli, channels, rows, columns) for an
+        estimator that takes them.
     Y
         Targets, such as repeat-averaged responses, any unit. Without NaN.
     n_folds
         Number of folds, from 2 to the number of groups.
     rng
-        Source of the folds.
-    alphas
-        Penalties to choose from, absolute and above 0; None makes a grid from each fold's
-        features, see :func:`fit_ridge_loo`.
-    standardize
-        Whether to z-score each feature over each fold's training stimuli.
+        Source of the folds, drawn by one call of :func:`stimulus_folds`.
     groups
-        Label of what must stay in one fold, such as the content of an image.
+        Label of what must stay in one fold, such as the content of an image. Handed on to
+        estimators whose `fit` takes `groups`, for their inner choices.
+    recentre
+        Whether to put all predictions about the mean of all targets, for use in correlations; see
+        :func:`recentre_held_out`. False leaves them blind to the held-out targets.
 
     Returns
     -------
     Float[np.ndarray, "n_stimuli n_targets"]
-        float64, in the targets' units; constant targets get their mean.
+        float64, in the targets' units.
 
     Raises
     ------
     InputError
-        If shapes disagree, features or targets hold NaN or infinity (the message names the
-        columns), or `n_folds`, `alphas` or `groups` is out of range.
+        If shapes disagree, targets hold NaN or infinity, or `n_folds` or `groups` is out of range.
+        What the estimator raises comes through.
 
     References
     ----------
@@ -139,50 +78,72 @@ def cross_val_predict_ridge(
     >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> X = rng.normal(size=(200, 20)).repeat(20, axis=1)
-    >>> predictions = cross_val_predict_ridge(X, X[:, :1], n_folds=4, rng=rng)
+    >>> predictions = cross_val_predict_mapping(RidgeLOO(), X, X[:, :1], n_folds=4, rng=rng)
     >>> bool(np.corrcoef(predictions[:, 0], X[:, 0])[0, 1] > 0.99)
     True
     """
-    check_features_and_targets(X, Y)
+    if X.ndim < 2 or Y.ndim != 2 or X.shape[0] != Y.shape[0]:
+        raise InputError(
+            "X must be (n_stimuli, ...) and Y (n_stimuli, n_targets) over the same stimuli, got "
+            f"{X.shape} and {Y.shape}"
+        )
+    check_targets(Y)
     folds = stimulus_folds(X.shape[0], n_folds=n_folds, rng=rng, groups=groups)
-    once = not standardize and X.shape[1] >= X.shape[0]
-    kernel = centred_kernel(X, feature_mean(X)) if once else None
+    wide = X.ndim == 2 and X.shape[1] >= X.shape[0]
+    if isinstance(estimator, RidgeLOO) and wide and not estimator.standardize:
+        predictions = _ridge_from_one_kernel(estimator, X, Y, folds, groups)
+    else:
+        predictions = np.empty(Y.shape)
+        for fold in range(n_folds):
+            train, test = folds != fold, folds == fold
+            fitted = _fit(clone(estimator), X[train], Y[train], groups, train)
+            predictions[test] = np.reshape(fitted.predict(X[test]), (-1, Y.shape[1]))
+    return recentre_held_out(Y, predictions, folds=folds) if recentre else predictions
+
+
+def _fit(
+    estimator: Any,
+    X: Shaped[np.ndarray, "n_train ..."],
+    Y: Shaped[np.ndarray, "n_train n_targets"],
+    groups: Shaped[np.ndarray, "..."] | None,
+    train: Shaped[np.ndarray, "..."],
+) -> Any:
+    if groups is not None and has_fit_parameter(estimator, "groups"):
+        return estimator.fit(X, Y, groups=groups[train])
+    return estimator.fit(X, Y)
+
+
+def _ridge_from_one_kernel(
+    ridge: RidgeLOO,
+    X: Float[np.ndarray, "n_stimuli n_features"],
+    Y: Float[np.ndarray, "n_stimuli n_targets"],
+    folds: Int[np.ndarray, " n_stimuli"],
+    groups: Shaped[np.ndarray, "..."] | None,
+) -> Float[np.ndarray, "n_stimuli n_targets"]:
+    """Return the same predictions from one kernel, centred anew about each fold's training mean."""
+    kernel = centred_kernel(X, feature_mean(X), None, ridge.device)
     predictions = np.empty(Y.shape)
-    for fold in range(n_folds):
+    for fold in range(int(folds.max()) + 1):
         test, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+        inside, across = _recentre(kernel[train][:, train], kernel[test][:, train])
         inner = None if groups is None else groups[train]
-        if kernel is None:
-            fit = fit_ridge_loo(
-                X[train], Y[train], alphas=alphas, standardize=standardize, groups=inner
-            )
-            coefficients = ridge_coefficients(X[train], fit)
-            predictions[test] = predict_ridge(X[test], coefficients, fit)
-        else:
-            inside, across = _recentre(kernel[np.ix_(train, train)], kernel[np.ix_(test, train)])
-            fit = _fit_kernel(inside, Y[train], alphas, inner)
-            predictions[test] = across @ fit.dual + fit.target_mean
+        blocks = held_out_blocks(
+            train.size, left_out_together(train.size, ridge.inner_folds, inner)
+        )
+        spectrum = spectrum_of_kernel(inside)
+        fit = solve_ridge(spectrum, Y[train], ridge.alphas, blocks, np.empty(0), None)
+        predictions[test] = across.cpu().numpy() @ fit.dual + fit.target_mean
     return predictions
 
 
 def _recentre(
-    inside: Float[np.ndarray, "n_train n_train"],
-    across: Float[np.ndarray, "n_test n_train"],
-) -> tuple[Float[np.ndarray, "n_train n_train"], Float[np.ndarray, "n_test n_train"]]:
+    inside: Float[Tensor, "n_train n_train"],
+    across: Float[Tensor, "n_test n_train"],
+) -> tuple[Float[Tensor, "n_train n_train"], Float[Tensor, "n_test n_train"]]:
     """Return kernels within training and from test to training, about the training mean."""
-    column = inside.mean(axis=0)
+    column = inside.mean(0)
     grand = column.mean()
     return (
         inside - column - column[:, None] + grand,
-        across - column - across.mean(axis=1)[:, None] + grand,
+        across - column - across.mean(1, keepdim=True) + grand,
     )
-
-
-def _fit_kernel(
-    kernel: Float[np.ndarray, "n_train n_train"],
-    Y: Float[np.ndarray, "n_train n_targets"],
-    alphas: npt.ArrayLike | None,
-    groups: Shaped[np.ndarray, "..."] | None,
-) -> RidgeFit:
-    """Return the fit for a centred kernel; it has no features of its own."""
-    blocks = held_out_blocks(kernel.shape[0], groups)
-    return solve_ridge(spectrum_of_kernel(kernel), Y, alphas, blocks, np.empty(0), None)

@@ -4,7 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from jaxtyping import Float, Int, Shaped
+from torch import Tensor
 
 from pocketcortex.core.errors import InputError
 from pocketcortex.mapping._products import (
@@ -14,6 +16,7 @@ from pocketcortex.mapping._products import (
     feature_moments,
     features_times,
     transposed_features_times,
+    working_dtype,
 )
 from pocketcortex.mapping._spectrum import (
     Spectrum,
@@ -22,6 +25,7 @@ from pocketcortex.mapping._spectrum import (
     spectrum_of_features,
     spectrum_of_kernel,
 )
+from pocketcortex.mapping.folds import check_groups, check_targets
 
 RELATIVE_ALPHAS = np.logspace(-4, 4, 17)
 """Default grid of alphas, in units of the kernel's mean eigenvalue."""
@@ -65,6 +69,7 @@ def fit_ridge_loo(
     alphas: npt.ArrayLike | None = None,
     standardize: bool = False,
     groups: Shaped[np.ndarray, " n_stimuli"] | None = None,
+    device: str = "cpu",
 ) -> RidgeFit:
     r"""Return the ridge regression whose alpha minimizes each target's leave-one-out error.
 
@@ -95,12 +100,14 @@ def fit_ridge_loo(
     groups
         Label of what must be left out together, such as copies of one image. By default each
         stimulus is alone.
+    device
+        Where products and decompositions are computed, "cpu" or "cuda"; it needs float64.
 
     Returns
     -------
     RidgeFit
-        Constant targets have zero dual coefficients: their prediction is their mean, at the
-        largest alpha.
+        NumPy arrays wherever they were computed. Constant targets have zero dual coefficients:
+        their prediction is their mean, at the largest alpha.
 
     Raises
     ------
@@ -111,9 +118,9 @@ def fit_ridge_loo(
     Notes
     -----
     The left-out predictions at the chosen alpha were used to choose it: as a score they are
-    slightly too good. They also correlate negatively with a target that cannot be predicted, as a
-    left-out mean is low where the target is high; ``cross_val_predict_ridge`` mends the first
-    and, with few folds, nearly all of the second.
+    slightly too good; :func:`cross_val_predict_mapping` mends that. They also correlate negatively
+    with a target that cannot be predicted, as a left-out mean is low where the target is high, the
+    more so the larger alpha (r tends to -1); :func:`recentre_held_out` removes that bias.
 
     References
     ----------
@@ -132,10 +139,11 @@ def fit_ridge_loo(
     check_features_and_targets(X, Y)
     mean, scale = feature_moments(X) if standardize else (feature_mean(X), None)
     if X.shape[1] < X.shape[0]:
-        centred = centred_block(X, slice(None), mean, scale).astype(np.float64)
-        spectrum = spectrum_of_features(centred - centred.mean(axis=0))
+        centred = centred_block(X, slice(None), mean, scale, device).double()
+        epsilon = float(np.finfo(working_dtype(X)).eps)
+        spectrum = spectrum_of_features(centred - centred.mean(0), epsilon)
     else:
-        spectrum = spectrum_of_kernel(centred_kernel(X, mean, scale))
+        spectrum = spectrum_of_kernel(centred_kernel(X, mean, scale, device))
     return solve_ridge(spectrum, Y, alphas, held_out_blocks(X.shape[0], groups), mean, scale)
 
 
@@ -152,21 +160,26 @@ def solve_ridge(
     constant = Y.max(axis=0) == Y.min(axis=0)
     Y = Y.astype(np.float64)
     target_mean = np.where(constant, Y[0], Y.mean(axis=0))
-    centred = Y - target_mean
-    alpha, residuals = choose_alphas(spectrum, centred, grid, blocks)
+    centred = torch.from_numpy(Y - target_mean).to(spectrum.vectors)
+    sets = [torch.from_numpy(block).to(centred.device) for block in blocks]
+    alpha, residuals = choose_alphas(spectrum, centred, grid.tolist(), sets)
     return RidgeFit(
-        alpha=alpha,
+        alpha=_to_numpy(alpha),
         alphas=grid,
-        dual=dual_coefficients(spectrum, centred, alpha),
+        dual=_to_numpy(dual_coefficients(spectrum, centred, alpha)),
         feature_mean=mean,
         feature_scale=scale,
         target_mean=target_mean,
-        held_out_predictions=Y - residuals,
+        held_out_predictions=Y - _to_numpy(residuals),
     )
 
 
+def _to_numpy(values: Float[Tensor, "..."]) -> Float[np.ndarray, "..."]:
+    return np.asarray(values.cpu().numpy())
+
+
 def ridge_coefficients(
-    X: Float[np.ndarray, "n_stimuli n_features"], fit: RidgeFit
+    X: Float[np.ndarray, "n_stimuli n_features"], fit: RidgeFit, *, device: str = "cpu"
 ) -> Float[np.ndarray, "n_features n_targets"]:
     """Return coefficients for features in their own units, given the features fitted on.
 
@@ -176,6 +189,8 @@ def ridge_coefficients(
         The features `fit` was made from.
     fit
         From :func:`fit_ridge_loo`.
+    device
+        Where the products are computed, "cpu" or "cuda".
 
     Returns
     -------
@@ -199,7 +214,7 @@ def ridge_coefficients(
         raise InputError(
             f"X must be the features the fit was made from, of shape {expected}, got {X.shape}"
         )
-    coefficients = transposed_features_times(X, fit.feature_mean, fit.dual)
+    coefficients = transposed_features_times(X, fit.feature_mean, fit.dual, device)
     if fit.feature_scale is None:
         return coefficients
     scale = fit.feature_scale[:, None]  # once for the features, once for their coefficients
@@ -210,6 +225,8 @@ def predict_ridge(
     X: Float[np.ndarray, "n_new n_features"],
     coefficients: Float[np.ndarray, "n_features n_targets"],
     fit: RidgeFit,
+    *,
+    device: str = "cpu",
 ) -> Float[np.ndarray, "n_new n_targets"]:
     """Return predictions for new stimuli, float64, in the targets' units.
 
@@ -221,6 +238,8 @@ def predict_ridge(
         From :func:`ridge_coefficients`.
     fit
         From :func:`fit_ridge_loo`.
+    device
+        Where the products are computed, "cpu" or "cuda".
 
     Returns
     -------
@@ -243,7 +262,7 @@ def predict_ridge(
     n_features = fit.feature_mean.shape[0]
     if X.ndim != 2 or X.shape[1] != n_features:
         raise InputError(f"X must be (n_stimuli, {n_features}) as fitted, got shape {X.shape}")
-    return np.asarray(features_times(X, fit.feature_mean, coefficients) + fit.target_mean)
+    return np.asarray(features_times(X, fit.feature_mean, coefficients, device) + fit.target_mean)
 
 
 def absolute_alphas(
@@ -274,14 +293,6 @@ def held_out_blocks(
     return [np.flatnonzero(label == index) for index in np.flatnonzero(size > 1)]
 
 
-def check_groups(groups: Shaped[np.ndarray, "..."], n_stimuli: int) -> None:
-    """Raise InputError unless there is one label a stimulus."""
-    if groups.shape != (n_stimuli,):
-        raise InputError(
-            f"groups must hold one label a stimulus, shape ({n_stimuli},), got {groups.shape}"
-        )
-
-
 def check_features_and_targets(X: Shaped[np.ndarray, "..."], Y: Shaped[np.ndarray, "..."]) -> None:
     """Raise InputError unless X and Y are matrices over the same stimuli and Y is finite."""
     if X.ndim != 2 or Y.ndim != 2 or X.shape[0] != Y.shape[0]:
@@ -292,14 +303,3 @@ def check_features_and_targets(X: Shaped[np.ndarray, "..."], Y: Shaped[np.ndarra
     if X.shape[0] < 2 or X.shape[1] < 1:
         raise InputError(f"ridge needs at least 2 stimuli and 1 feature, got X {X.shape}")
     check_targets(Y)
-
-
-def check_targets(Y: Shaped[np.ndarray, "n_stimuli n_targets"]) -> None:
-    """Raise InputError naming the columns if targets hold NaN or infinity."""
-    bad = np.flatnonzero(~np.isfinite(Y).all(axis=0))
-    if bad.size:
-        raise InputError(
-            f"targets must be finite, got NaN or infinity in {bad.size} of {Y.shape[1]} "
-            f"column(s), first {bad[:10].tolist()}; drop those neurons, or fit them apart on the "
-            "stimuli they were shown"
-        )

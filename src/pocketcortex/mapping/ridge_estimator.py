@@ -3,11 +3,14 @@
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_consistent_length, check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
+from pocketcortex.mapping._products import mean_prediction
+from pocketcortex.mapping._validation import checked_new, checked_training
+from pocketcortex.mapping.folds import inner_folds_of
 from pocketcortex.mapping.ridge import (
-    check_targets,
     fit_ridge_loo,
     predict_ridge,
     ridge_coefficients,
@@ -15,7 +18,7 @@ from pocketcortex.mapping.ridge import (
 
 
 class RidgeLOO(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
-    """Ridge regression with one alpha per target, chosen by exact leave-one-out error.
+    """Ridge regression with one alpha per target, chosen by exact held-out error.
 
     The scikit-learn estimator over :func:`fit_ridge_loo`, which documents the solver. Built for
     many more features than stimuli; fitting costs one kernel and one eigendecomposition.
@@ -27,6 +30,11 @@ class RidgeLOO(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         1e4 times the mean eigenvalue of the features' kernel.
     standardize
         Whether to z-score each feature over the training stimuli (ddof 0).
+    inner_folds
+        None chooses alpha by leaving out one stimulus (or group) at a time; a number chooses it by
+        that many folds, dealt out over the stimuli in their order. Both are exact and refit-free.
+    device
+        Where products and decompositions are computed, "cpu" or "cuda".
 
     Attributes
     ----------
@@ -39,10 +47,13 @@ class RidgeLOO(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         linear models keep the transpose.
     intercept_
         Prediction at all features 0, (n_targets,).
+    held_out_predictions_
+        Prediction of each training stimulus by a model fitted without it (its group, its fold), in
+        the targets' units, (n_stimuli, n_targets). As a score they are slightly too good, since
+        alpha was chosen by them. Pearson's r from them is biased downwards, to -1 for a target that
+        cannot be predicted at a large alpha: see :func:`recentre_held_out`.
     loo_predictions_
-        Prediction of each training stimulus by a model fitted without it, in the targets' units,
-        (n_stimuli, n_targets). As a score they are slightly too good, since alpha was chosen by
-        them.
+        The same, present if stimuli were left out one by one.
     solution_
         The dual solution, a `RidgeFit`.
     n_features_in_
@@ -64,19 +75,31 @@ class RidgeLOO(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
     ((300, 2), (80, 2))
     """
 
-    def __init__(self, alphas: Any = None, *, standardize: Any = False) -> None:
+    def __init__(
+        self,
+        alphas: Any = None,
+        *,
+        standardize: Any = False,
+        inner_folds: Any = None,
+        device: Any = "cpu",
+    ) -> None:
         self.alphas = alphas
         self.standardize = standardize
+        self.inner_folds = inner_folds
+        self.device = device
 
-    def fit(self, X: Any, y: Any) -> "RidgeLOO":
+    def fit(self, X: Any, y: Any, groups: Any = None) -> "RidgeLOO":
         """Return the estimator fitted to features (n_stimuli, n_features) and targets.
 
         Parameters
         ----------
         X
-            Features, array-like; float64 and float32 stay as they are, all else becomes float64.
+            Features, array-like; floats stay as they are (products in float32 unless float64), all
+            else becomes float64.
         y
             Targets, (n_stimuli, n_targets) or (n_stimuli,), any unit, without NaN.
+        groups
+            Label of what is left out together, such as the content of an image, (n_stimuli,).
 
         Returns
         -------
@@ -86,35 +109,33 @@ class RidgeLOO(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         Raises
         ------
         InputError
-            If targets hold NaN or infinity (the message names the columns), or an alpha is not
-            above 0 and finite.
+            If features or targets hold NaN or infinity (the message names the columns), or an
+            alpha, `inner_folds` or `groups` is out of range.
         ValueError
             From scikit-learn, for anything else that is not a numeric matrix of 2 stimuli or more.
         """
-        X, y = validate_data(
-            self,
+        X, targets, single = checked_training(self, X, y)
+        labels = None if groups is None else np.asarray(groups)
+        together = left_out_together(len(X), self.inner_folds, labels)
+        fit = fit_ridge_loo(
             X,
-            y,
-            validate_separately=(
-                {"dtype": [np.float64, np.float32], "ensure_min_samples": 2},
-                {"dtype": "numeric", "ensure_2d": False, "ensure_all_finite": False},
-            ),
+            targets,
+            alphas=self.alphas,
+            standardize=self.standardize,
+            groups=together,
+            device=self.device,
         )
-        check_consistent_length(X, y)
-        targets = np.asarray(y, dtype=np.float64)
-        single = targets.ndim == 1
-        targets = targets.reshape(len(targets), -1)
-        check_targets(targets)
-        fit = fit_ridge_loo(X, targets, alphas=self.alphas, standardize=self.standardize)
-        coef = ridge_coefficients(X, fit)
-        intercept = fit.target_mean - fit.feature_mean @ coef.astype(np.float64)
+        coef = ridge_coefficients(X, fit, device=self.device)
+        intercept = fit.target_mean - mean_prediction(fit.feature_mean, coef)
         self.solution_ = fit
         self.alphas_ = fit.alphas
         self.alpha_ = fit.alpha[0] if single else fit.alpha
         self.coef_ = coef[:, 0] if single else coef
         self.intercept_ = intercept[0] if single else intercept
         held_out = fit.held_out_predictions
-        self.loo_predictions_ = held_out[:, 0] if single else held_out
+        self.held_out_predictions_ = held_out[:, 0] if single else held_out
+        if together is None:
+            self.loo_predictions_ = self.held_out_predictions_
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -132,17 +153,26 @@ class RidgeLOO(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
 
         Raises
         ------
+        InputError
+            If features hold NaN or infinity.
         ValueError
-            From scikit-learn: not fitted, not finite, or another number of features.
+            From scikit-learn: not fitted, or another number of features.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
+        X = checked_new(self, X)
         single = self.coef_.ndim == 1
         coef = self.coef_[:, None] if single else self.coef_
-        predictions = predict_ridge(X, coef, self.solution_)
+        predictions = predict_ridge(X, coef, self.solution_, device=self.device)
         return predictions[:, 0] if single else predictions
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.target_tags.multi_output = True
         return tags
+
+
+def left_out_together(
+    n_stimuli: int, inner_folds: int | None, groups: Shaped[np.ndarray, "..."] | None
+) -> Shaped[np.ndarray, "..."] | None:
+    """Return the label of what is left out together while choosing; None if one by one."""
+    return groups if inner_folds is None else inner_folds_of(n_stimuli, inner_folds, groups)
