@@ -25,6 +25,7 @@ lint: $(VENV)/.ready  ## formatting, lint, strict types
 	$(BIN)/mypy
 
 bench: $(VENV)/.ready  ## benchmarks: dated JSON and the table in docs/benchmarks.md
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
 clean:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.ensemble import bench_stacked_members
 from benchmarks.metrics import bench_bootstrap_intervals
 from benchmarks.pruning import bench_fraction_of_variance
 from benchmarks.ridge import bench_leave_one_out
@@ -26,6 +27,7 @@ BENCHMARKS = (
     bench_leave_one_out,
     bench_fraction_of_variance,
     bench_bootstrap_intervals,
+    bench_stacked_members,
 )
 
 _HEAD = """# Benchmarks

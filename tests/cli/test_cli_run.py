@@ -197,7 +197,7 @@ def test_a_missing_configuration_is_exit_2(
         ('[backbone]\nnetwork = "HERE/net.py:number"', "returned int, expected an nn.Module"),
         ('[backbone]\nnetwork = "no.such:build"', "network module 'no.such' cannot be imported"),
         ('[backbone]\nnetwork = "nothing"', "must be 'file.py:builder' or 'module:builder'"),
-        ('[backbone]\nlayer = "absent"', "no layer 'absent' in the network; it has maps"),
+        ('[backbone]\nlayers = ["absent"]', "no layer 'absent' in the network; it has maps"),
         ('[students]\nbanks = ["HERE/absent.zip"]', "absent.zip does not exist"),
         ('[students]\nbanks = ["HERE/net.py"]', "net.py is not a zip file"),
     ],

@@ -35,7 +35,7 @@ def test_reads_every_table(tmp_path: Path) -> None:
             "seed = 4\n"
             '[recordings]\npath = "data"\ntrain = ["a", "b"]\nvalidation = "c"\ntest = "d"\n'
             "skip_synthesized = true\n"
-            '[backbone]\nnetwork = "net.py:build"\nlayer = "blocks.2"\ninput_size = 224\n'
+            '[backbone]\nnetwork = "net.py:build"\nlayers = ["blocks.2"]\ninput_size = 224\n'
             "[teacher]\nn_members = 2\nlearning_rate = 1\n"
             '[students]\nfilters = [1, 2, 3, 4, 5]\nbanks = ["one.zip", "two"]\n'
             "[compact]\nthreshold = 0.5\n"
@@ -45,9 +45,9 @@ def test_reads_every_table(tmp_path: Path) -> None:
     assert config.seed == 4
     assert config.recordings.path == "data"
     assert config.recordings.train == ("a", "b")
-    assert (config.recordings.validation, config.recordings.test) == ("c", "d")
+    assert (config.recordings.validation, config.recordings.test) == ("c", ("d",))
     assert config.recordings.skip_synthesized is True
-    assert (config.backbone.network, config.backbone.layer) == ("net.py:build", "blocks.2")
+    assert (config.backbone.network, config.backbone.layers) == ("net.py:build", ("blocks.2",))
     assert config.backbone.input_size == 224
     assert (config.teacher.n_members, config.teacher.learning_rate) == (2, 1.0)
     assert config.students.filters == (1, 2, 3, 4, 5)
@@ -90,7 +90,7 @@ def test_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         )
     )
     assert config.recordings.path == "/lab/v4"
-    assert config.recordings.test == "190923"
+    assert config.recordings.test == ("190923",)
     assert config.students.banks == ("/lab/190923.zip", "$LAB_DATA")
 
 
@@ -168,9 +168,15 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     assert "cannot read the configuration" in refused(tmp_path)
 
 
-def test_the_example_is_a_valid_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "test"),
+    [("v4-quick", ("190923",)), ("v4-teacher", ("190923", "201025", "210325"))],
+)
+def test_the_examples_are_valid_runs(
+    monkeypatch: pytest.MonkeyPatch, name: str, test: tuple[str, ...]
+) -> None:
     monkeypatch.setenv("POCKETCORTEX_DATA", "data")
-    config = read_config(Path(__file__).parents[2] / "examples" / "v4-quick.toml")
-    assert config.recordings.test == "190923"
-    assert config.recordings.test not in config.recordings.train
+    config = read_config(Path(__file__).parents[2] / "examples" / f"{name}.toml")
+    assert config.recordings.test == test
+    assert set(config.recordings.test).isdisjoint(config.recordings.train)
     assert config.recordings.path == "data/v4"

@@ -257,7 +257,12 @@ def test_unusable_neurons_stay_nan_in_the_scores(tmp_path: Path) -> None:
     summary = medians(table, seed=0)
     assert summary["r2"]["perfect"]["median"] == pytest.approx(1.0)
     assert summary["r2"]["perfect"]["n_neurons"] == 2
-    assert summary["r2"]["flat"] == {"median": None, "ci": [None, None], "n_neurons": 0}
+    assert summary["r2"]["flat"] == {
+        "median": None,
+        "ci": [None, None],
+        "mean": None,
+        "n_neurons": 0,
+    }
 
 
 def test_scores_without_repeats_are_not_noise_corrected(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_a_run_without_any_score_ends_all_the_same(tmp_path: Path) -> None:
     averages, stimuli = responses.mean(axis=1, keepdims=True), StimulusSet.from_array(images)
     Session("c", averages, stimuli, has_repeats=False, role="test").save(folder / "c.npz")
     summary = do(settings({"path": str(folder)}), tmp_path / "out")
-    none = {"median": None, "ci": [None, None], "n_neurons": 0}
+    none = {"median": None, "ci": [None, None], "mean": None, "n_neurons": 0}
     assert summary["scores"] == {"r2": dict.fromkeys(MODELS, none)}
     json.dumps(summary, allow_nan=False)
     table = pd.read_parquet(tmp_path / "out" / "scores" / "scores.parquet")

@@ -291,3 +291,19 @@ def test_gabor_channels_answer_most_to_their_orientation() -> None:
     maps = filter_bank()(torch.stack([vertical, vertical.transpose(1, 2)]))
     energy = maps[:, 38 : 38 + 32].reshape(2, 2, 2, 8, 8, 8).mean((1, 2, 4, 5))
     assert energy.argmax(1).tolist() == [0, 4]
+
+
+def test_several_layers_are_averaged_to_the_smallest_and_stacked_in_order() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AvgPool2d(2), nn.Conv2d(4, 6, 1))
+    both = Backbone(network, ("0", "2"))(IMAGES)
+    fine, coarse = Backbone(network, "0")(IMAGES), Backbone(network, "2")(IMAGES)
+    height, width = coarse.shape[2:]
+    pooled = fine.reshape(len(fine), 4, height, 2, width, 2).mean((3, 5))
+    assert both.shape == (len(IMAGES), 10, height, width)
+    torch.testing.assert_close(both, torch.cat([pooled, coarse], dim=1))
+
+
+@pytest.mark.parametrize("layers", [(), ("0", "0")])
+def test_no_layer_or_the_same_twice_is_refused(layers: tuple[str, ...]) -> None:
+    with pytest.raises(InputError, match="one or more different layers"):
+        Backbone(nn.Sequential(nn.Conv2d(3, 4, 1)), layers)

@@ -141,7 +141,7 @@ class Scaled(nn.Module):
 @pytest.mark.parametrize("factor", [float("nan"), float("inf"), 1e4, -1e4])
 def test_features_beyond_half_precision_are_refused(store: FeatureStore, factor: float) -> None:
     bad = Backbone(nn.Sequential(Scaled(factor)), "0")
-    with pytest.raises(InputError, match="layer '0' are NaN or beyond float16's range"):
+    with pytest.raises(InputError, match="layer 0 are NaN or beyond float16's range"):
         store.features(bad, stimuli())
     assert not store.path(bad, stimuli()).exists()
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from pocketcortex.cli import data, models, run
+from pocketcortex.cli import data, ensemble, mapping, models, run
 from pocketcortex.core import InputError, PocketcortexError
 
 __all__ = ["main"]
@@ -20,6 +20,8 @@ __all__ = ["main"]
 # module free of slow imports (torch); import those inside the commands.
 _NOUNS = {
     "data": data.app,
+    "ensemble": ensemble.app,
+    "mapping": mapping.app,
     "models": models.app,
 }
 

@@ -10,6 +10,7 @@ from pocketcortex.models.ensemble import (
     EnsembleMember,
     EnsembleModel,
     EnsembleShape,
+    EnsembleStack,
     FactorizedReadout,
 )
 from pocketcortex.models.published import import_compact_model, published_models
@@ -28,6 +29,7 @@ __all__ = [
     "EnsembleMember",
     "EnsembleModel",
     "EnsembleShape",
+    "EnsembleStack",
     "FactorizedReadout",
     "ParameterCount",
     "SharedCompactModel",

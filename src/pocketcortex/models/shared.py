@@ -43,8 +43,13 @@ class SharedCompactModel(nn.Module):
         self, images: Float[Tensor, "n 3 h w"] | UInt8[Tensor, "n 3 h w"]
     ) -> Float[Tensor, "n n_neurons"]:
         """Predict every neuron's response to raw images (0..255)."""
-        maps = self.layers(images).flatten(2)  # (n, filters, positions)
-        pooled = maps @ self.spatial.flatten(1).T  # (n, filters, n_neurons)
+        return self.read_out(self.layers(images))
+
+    def read_out(
+        self, maps: Float[Tensor, "n filters rows columns"]
+    ) -> Float[Tensor, "n n_neurons"]:
+        """Predict every neuron's response from the last layer's maps."""
+        pooled = maps.flatten(2) @ self.spatial.flatten(1).T  # (n, filters, n_neurons)
         return torch.einsum("nfk,kf->nk", pooled, self.mixing) + self.bias
 
     def compact_models(self) -> Iterator[CompactModel]:

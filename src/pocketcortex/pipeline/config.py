@@ -4,7 +4,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -39,12 +39,18 @@ class RecordingsConfig(_Table):
     """Sessions the ensemble is trained on; none for those whose role is ``train``."""
     validation: str | None = None
     """Session that stops the training early; None for the one whose role is ``validation``."""
-    test: str | None = None
-    """Session whose neurons are modelled: its first half is fitted, its second half only scored."""
+    test: tuple[str, ...] = ()
+    """Sessions whose neurons are modelled, one name or a list: the first half is fitted, the second
+    half only scored. Compact models are made for one. None for the one whose role is ``test``."""
     skip_synthesized: bool = False
     """Leave images 601 to 900 of the V4 release's sessions of September 2019 out of training."""
     published_models: str | None = None
-    """Folder of a release with published compact models of the test session, to score beside."""
+    """Folder of a release with published models, to score beside."""
+
+    @pydantic.field_validator("test", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value or ()
 
     @pydantic.model_validator(mode="after")
     def _one_source(self) -> "RecordingsConfig":
@@ -58,7 +64,8 @@ class BackboneConfig(_Table):
 
     network: str = "pocketcortex.zoo:filter_bank"
     """``file.py:builder`` or ``module:builder``; your own code, run as such."""
-    layer: str = "maps"
+    layers: Annotated[tuple[str, ...], Field(min_length=1)] = ("maps",)
+    """Averaged to the smallest grid among them and stacked."""
     input_size: Count | None = None
     """Side in pixels that images are resized to; None for as they are."""
 
@@ -69,12 +76,19 @@ class TeacherConfig(_Table):
     n_members: Count = 25
     width: Count = 512
     bottleneck: Count = 256
-    n_blocks: Count = 4
-    stride: Count = 2
+    n_blocks: Annotated[int, Field(ge=0)] = 4
+    stride: Annotated[int, Field(ge=0)] = 2
+    """0 leaves out the separable convolution before the blocks."""
+    schedule: Literal["joint", "published"] = "joint"
     n_epochs: Count = 5
-    learning_rate: Positive = 1e-2
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    """This, the batch size and the readout's scale: None for the schedule's own."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
-    readout_scale: Positive = 0.05
+    readout_scale: Positive | None = None
+    prior: str | None = None
+    """A published shared model (``.keras``), mapped to the neurons too and added to the ensemble's
+    answer, by weights that predict best out of sample within the fitted half."""
 
 
 class StudentsConfig(_Table):

@@ -17,85 +17,133 @@ MIN_HALF = 10
 
 
 @dataclass(frozen=True)
-class RunInputs:
-    """The sessions of a run, already split; nothing here has seen the held-out half.
+class TestSession:
+    """A session whose neurons are predicted, split in two.
 
     Attributes
     ----------
-    train, validation
-        Sessions that train the ensemble and stop its training. Synthesized images and images that
-        are also in the held-out half are left out.
     fit, held_out
-        First and second half of the test session's images, in the order of presentation; images
-        of the held-out half are left out of the first.
+        First and second half of its images, in the order of presentation; images of any held-out
+        half are left out of the first.
     usable
-        Test neurons that can be modelled.
+        Neurons that can be modelled.
     unusable
         Why the others cannot.
     """
 
-    train: tuple[Session, ...]
-    validation: Session
+    __test__ = False  # not a test of ours, whatever its name
+
     fit: Session
     held_out: Session
     usable: Int[np.ndarray, " n_usable"]
     unusable: dict[int, str]
 
+
+@dataclass(frozen=True)
+class RunInputs:
+    """The sessions of a run, already split; nothing here has seen a held-out half.
+
+    Attributes
+    ----------
+    train, validation
+        Sessions that train the ensemble and stop its training. Synthesized images and images that
+        are also in a held-out half are left out.
+    tests
+        Sessions to predict, one or more.
+    """
+
+    train: tuple[Session, ...]
+    validation: Session
+    tests: tuple[TestSession, ...]
+
     @cached_property
     def fingerprint(self) -> str:
         """Hash of all images and responses."""
-        digest = hashlib.sha256()
-        for session in (*self.train, self.validation, self.fit, self.held_out):
-            digest.update(session.id.encode())
-            digest.update(session.require_stimuli().fingerprint.encode())
-            digest.update(np.ascontiguousarray(session.responses).tobytes())
-        return digest.hexdigest()
+        halves = [half for test in self.tests for half in (test.fit, test.held_out)]
+        return _fingerprint((*self.train, self.validation, *halves))
+
+    @cached_property
+    def teacher_fingerprint(self) -> str:
+        """Hash of what the ensemble is trained on."""
+        return _fingerprint((*self.train, self.validation))
+
+    @property
+    def only_test(self) -> TestSession:
+        """The test session, where there is one.
+
+        Raises
+        ------
+        InputError
+            If there are several.
+        """
+        if len(self.tests) > 1:
+            names = ", ".join(test.fit.id for test in self.tests)
+            raise InputError(
+                f"compact models are made for one test session at a time, got {names}; "
+                "name one in recordings.test"
+            )
+        return self.tests[0]
+
+    @property
+    def fit(self) -> Session:
+        """First half of the only test session."""
+        return self.only_test.fit
+
+    @property
+    def held_out(self) -> Session:
+        """Second half of the only test session."""
+        return self.only_test.held_out
+
+    @property
+    def usable(self) -> Int[np.ndarray, " n_usable"]:
+        """Neurons of the only test session that can be modelled."""
+        return self.only_test.usable
+
+    @property
+    def unusable(self) -> dict[int, str]:
+        """Why the others cannot."""
+        return self.only_test.unusable
 
 
 def prepare_inputs(config: RecordingsConfig, seed: int) -> RunInputs:
-    """Read or simulate the sessions of a run and split the test session.
+    """Read or simulate the sessions of a run and split the test sessions.
 
     Raises
     ------
     InputError
         If a session is missing, has no images, images of another size than the others, or too few
-        of them; or if no neuron of the test session can be modelled.
+        of them; or if no neuron of a test session can be modelled.
     """
     recordings = _open(config, seed)
-    test = _chosen(recordings, config.test, "test")
+    named = config.test or (None,)
+    tests = [_chosen(recordings, name, "test") for name in named]
     validation = _chosen(recordings, config.validation, "validation")
     names = config.train or tuple(k for k, s in recordings.items() if s.role == "train")
     train = list(recordings.select(names).values())
     train = [s for s in train if config.train or s.stimuli is not None]
     if not train:
         raise InputError("no training session with images; name some in recordings.train")
-    taken = [s.id for s in (*train, validation)]
-    if test.id in taken or validation.id in taken[:-1]:
+    taken = [s.id for s in (*train, validation, *tests)]
+    if len(set(taken)) < len(taken):
         raise InputError(
-            f"test ({test.id}) and validation ({validation.id}) must not be among each other or "
-            "the training sessions"
+            f"test ({', '.join(s.id for s in tests)}) and validation ({validation.id}) must not be "
+            "among each other or the training sessions"
         )
-    for session in (*train, validation, test):
-        size, wanted = session.require_stimuli().image_size, test.require_stimuli().image_size
+    wanted = tests[0].require_stimuli().image_size
+    for session in (*train, validation, *tests):
+        size = session.require_stimuli().image_size
         if size != wanted:
-            raise InputError(f"session {session.id} has images of {size}, {test.id} of {wanted}")
-    half = test.n_stimuli // 2
-    if half < MIN_HALF:
-        raise InputError(f"session {test.id} has {test.n_stimuli} images; too few to halve")
-    held_out = test.take(np.arange(half, test.n_stimuli))
-    hidden = set(held_out.require_stimuli().digests)
-    fit = _without(test.take(np.arange(half)), hidden)
-    unusable = _unusable(held_out) | _unusable(fit) | test.unusable_neurons()
-    usable = np.array([k for k in range(test.n_neurons) if k not in unusable], dtype=np.int64)
-    if not len(usable):
-        raise InputError(f"no neuron of session {test.id} can be modelled: {unusable}")
+            raise InputError(
+                f"session {session.id} has images of {size}, {tests[0].id} of {wanted}"
+            )
+    for test in tests:
+        if test.n_stimuli // 2 < MIN_HALF:
+            raise InputError(f"session {test.id} has {test.n_stimuli} images; too few to halve")
+    hidden = {d for test in tests for d in _second_half(test).require_stimuli().digests}
     return RunInputs(
         tuple(_trainable(s, hidden, config.skip_synthesized) for s in train),
         _trainable(validation, hidden, config.skip_synthesized),
-        fit,
-        held_out,
-        usable,
-        unusable,
+        tuple(_split(test, hidden) for test in tests),
     )
 
 
@@ -163,6 +211,30 @@ def _chosen(recordings: Recordings, name: str | None, role: str) -> Session:
             f"recordings.{role}"
         )
     return fitting[0]
+
+
+def _second_half(session: Session) -> Session:
+    return session.take(np.arange(session.n_stimuli // 2, session.n_stimuli))
+
+
+def _split(test: Session, hidden: set[str]) -> TestSession:
+    """Return both halves of a test session, no hidden image in the first."""
+    held_out = _second_half(test)
+    fit = _without(test.take(np.arange(test.n_stimuli // 2)), hidden)
+    unusable = _unusable(held_out) | _unusable(fit) | test.unusable_neurons()
+    usable = np.array([k for k in range(test.n_neurons) if k not in unusable], dtype=np.int64)
+    if not len(usable):
+        raise InputError(f"no neuron of session {test.id} can be modelled: {unusable}")
+    return TestSession(fit, held_out, usable, unusable)
+
+
+def _fingerprint(sessions: Sequence[Session]) -> str:
+    digest = hashlib.sha256()
+    for session in sessions:
+        digest.update(session.id.encode())
+        digest.update(session.require_stimuli().fingerprint.encode())
+        digest.update(np.ascontiguousarray(session.responses).tobytes())
+    return digest.hexdigest()
 
 
 def _trainable(session: Session, hidden: set[str], skip_synthesized: bool) -> Session:

@@ -12,11 +12,12 @@ from pocketcortex.metrics import (
     bootstrap_ci,
     bootstrap_median_ci,
     bootstrap_noise_corrected_r2_ci,
+    brainscore_r2,
     noise_corrected_r2,
     pearson_r2,
 )
 
-R2, NOISE_CORRECTED = "r2", "noise-corrected r2"
+R2, NOISE_CORRECTED, BRAINSCORE = "r2", "noise-corrected r2", "BrainScore r2"
 
 
 def score_table(
@@ -25,6 +26,8 @@ def score_table(
     usable: np.ndarray,
     unusable: Mapping[int, str],
     seed: int,
+    *,
+    brainscore: bool = False,
 ) -> pd.DataFrame:
     """Return one row for each model, metric and neuron of the test session.
 
@@ -38,10 +41,14 @@ def score_table(
         Indices of the neurons modelled, and why the others are not: those score NaN.
     seed
         Seed of the bootstrap over images.
+    brainscore
+        Whether to give BrainScore's r² too, without intervals, where there are repeats.
     """
     seen = held_out.select_neurons(usable.tolist())
     repeated = seen.has_repeats and (np.isfinite(seen.responses).sum(axis=1) >= 2).any()
-    metrics = (R2, NOISE_CORRECTED) if repeated else (R2,)
+    metrics: tuple[str, ...] = (R2, NOISE_CORRECTED) if repeated else (R2,)
+    if repeated and brainscore:
+        metrics = (*metrics, BRAINSCORE)
     rows: list[dict[str, Any]] = []
     for model, predicted in predictions.items():
         for metric in metrics:
@@ -60,17 +67,19 @@ def score_table(
 
 
 def medians(scores: pd.DataFrame, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
-    """Return for each metric and model the median over neurons, its interval and n.
+    """Return for each metric and model the median over neurons, its interval, the mean and n.
 
-    Where no neuron has a score, median and interval are None.
+    Where no neuron has a score, they are None.
     """
     summary: dict[str, dict[str, dict[str, Any]]] = {}
     for (metric, model), group in scores.groupby(["metric", "model"], sort=False):
         values = group["value"].dropna().to_numpy()
-        of_model: dict[str, Any] = {"median": None, "ci": [None, None], "n_neurons": len(values)}
+        of_model: dict[str, Any] = {"median": None, "ci": [None, None], "mean": None}
+        of_model["n_neurons"] = len(values)
         if len(values):
             interval = bootstrap_median_ci(values, rng=np.random.default_rng(seed))
             of_model |= {"median": float(np.median(values)), "ci": list(interval)}
+            of_model["mean"] = float(values.mean())
         summary.setdefault(str(metric), {})[str(model)] = of_model
     return summary
 
@@ -83,6 +92,9 @@ def _score(
         responses = session.require_repeats()
         value = noise_corrected_r2(responses, predicted)
         return value, *bootstrap_noise_corrected_r2_ci(responses, predicted, rng=rng)
+    if metric == BRAINSCORE:
+        value = brainscore_r2(session.require_repeats(), predicted, rng=rng)
+        return value, np.full_like(value, np.nan), np.full_like(value, np.nan)
     averaged = session.mean_responses
     value = pearson_r2(averaged, predicted)
     return value, *bootstrap_ci(pearson_r2, averaged, predicted, rng=rng)

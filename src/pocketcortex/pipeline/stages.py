@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.torch
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from pocketcortex.compress import layer_statistics, prune, readout_contributions
 from pocketcortex.core import InputError, Session, StimulusSet, read_array, write_json
@@ -23,11 +23,23 @@ from pocketcortex.models import (
     SharedCompactModel,
     import_compact_model,
     published_models,
+    published_shared_models,
 )
 from pocketcortex.pipeline.config import RunConfig
 from pocketcortex.pipeline.inputs import RunInputs, distillation_images
 from pocketcortex.pipeline.progress import progress_bar
 from pocketcortex.pipeline.scores import medians, score_table
+from pocketcortex.pipeline.teacher import (
+    BACKBONE_RIDGE,
+    PUBLISHED,
+    TEACHER,
+    Prior,
+    PriorFeatures,
+    TeacherScores,
+    best_layer,
+    flat,
+    map_teacher,
+)
 from pocketcortex.stimuli import strongest, synthesize_all
 from pocketcortex.training import (
     Distillation,
@@ -35,15 +47,11 @@ from pocketcortex.training import (
     SessionFeatures,
     distill,
     fit_members,
-    map_ensemble,
-    predict_responses,
     retrain,
 )
 from pocketcortex.zoo import Backbone, FeatureStore
 
-BACKBONE_RIDGE, TEACHER, STUDENT, COMPACT, PUBLISHED = (
-    "backbone ridge", "teacher", "student", "compact", "published",
-)  # fmt: skip
+STUDENT, COMPACT = "student", "compact"
 _CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -76,6 +84,12 @@ class Stages:
         """The run's seed."""
         assert self.config.seed is not None  # noqa: S101 - drawn before any stage
         return self.config.seed
+
+    @cached_property
+    def prior(self) -> Prior | None:
+        """The published model that the teacher averages in, None without one."""
+        path = self.config.teacher.prior
+        return None if path is None else Prior(path, self.store, self.device)
 
     @cached_property
     def bank_parts(self) -> list[StimulusSet]:
@@ -113,12 +127,15 @@ class Stages:
             settings.stride,
         )
         training = EnsembleTraining(
+            schedule=settings.schedule,
             n_epochs=settings.n_epochs,
+            batch_size=settings.batch_size,
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             readout_scale=settings.readout_scale,
         )
-        total = settings.n_epochs * sum(len(s.features) for s in train)
+        n_passes = sum(training.n_passes(epoch) for epoch in range(settings.n_epochs))
+        total = n_passes * sum(len(s.features) for s in train)
         with progress_bar("teacher", total) as advance:
             members, history = fit_members(
                 train, validation, shape,
@@ -131,30 +148,34 @@ class Stages:
 
     def mapping(self, folder: Path, teacher: Path) -> None:
         """Map backbone and ensemble to the test neurons; write the teacher's responses."""
-        members = _load_members(teacher)
-        for member in members:
-            member.to(self.device)
+        members = self.load_members(teacher)
         fit, held_out = self.inputs.fit, self.inputs.held_out
         sets = [fit.require_stimuli(), held_out.require_stimuli(), *self.bank_parts]
         with progress_bar("features: bank", sum(len(s) for s in sets)) as advance:
             fit_features, held_features, *bank_features = (
                 self.store.features(self.backbone, s, advance=advance) for s in sets
             )
+        prior: list[PriorFeatures | None] = [None] * len(sets)
+        if self.prior is not None:
+            with progress_bar("features: published model", sum(map(len, sets))) as advance:
+                prior = [self.prior(s, advance) for s in sets]
         responses = fit.mean_responses[:, self.inputs.usable]
         fitted = SessionFeatures(fit.id, np.asarray(fit_features), responses)
-        ensemble, leave_one_out = map_ensemble(members, fitted)
-        ridge = RidgeLOO().fit(_flat(fit_features), fitted.z_scored())
-        np.save(folder / "leave_one_out.npy", leave_one_out)
-        np.save(folder / "held_out_ridge.npy", ridge.predict(_flat(held_features)))
-        np.save(folder / "held_out_teacher.npy", predict_responses(ensemble, held_features))
-        answers = [predict_responses(ensemble, features) for features in bank_features]
-        np.save(folder / "bank_teacher.npy", np.concatenate(answers))
+        mapped = map_teacher(members, fitted, prior[0])
+        ridge = RidgeLOO().fit(flat(fit_features), fitted.z_scored())
+        np.save(folder / "fitted_teacher.npy", mapped.held_out_predictions)
+        np.save(folder / "held_out_ridge.npy", ridge.predict(flat(held_features)))
+        np.save(folder / "held_out_teacher.npy", mapped.predict(held_features, prior[1]))
+        bank = zip(bank_features, prior[2:], strict=True)
+        np.save(folder / "bank_teacher.npy", np.concatenate([mapped.predict(*b) for b in bank]))
         n_parameters = {
             BACKBONE_RIDGE: self._backbone_parameters() + ridge.coef_.size,
-            TEACHER: self._backbone_parameters() + ensemble.n_parameters,
+            TEACHER: self._backbone_parameters() + mapped.n_parameters,
         }
+        if self.prior is not None:
+            n_parameters[TEACHER] += self.prior.n_parameters
         write_json(folder / "parameters.json", n_parameters)
-        _save_ensemble(ensemble, folder / "ensemble.safetensors")
+        _save_ensemble(mapped.ensemble, folder / "ensemble.safetensors")
 
     def students(self, folder: Path, mapping: Path) -> None:
         """Distil the teacher into one shared network for all neurons."""
@@ -276,6 +297,40 @@ class Stages:
         """Return the compact models of a finished stage, in the order of the usable neurons."""
         return [CompactModel.load(folder / f"neuron{k:03d}") for k in self.inputs.usable]
 
+    def teacher_scores(self, teacher: Path) -> TeacherScores:
+        """Return what scores a finished teacher beside its peers."""
+        with progress_bar("choosing a layer", len(self.backbone.layers)) as advance:
+            validation = self.inputs.validation
+            layer, _ = best_layer(
+                self.backbone, self.store, validation.require_stimuli(), validation.mean_responses
+            )
+            advance(len(self.backbone.layers))
+        release = self.config.recordings.published_models
+        shared = {}
+        if release is not None:
+            for kind, sizes in published_shared_models(release).items():
+                path = sizes[max(sizes)]
+                name = f"{kind.removeprefix('from_')} {max(sizes)}"
+                shared[name] = Prior(path, self.store, self.device)
+        return TeacherScores(
+            self.load_members(teacher), self.backbone, layer, self.store, self.prior, shared,
+            release,
+        )  # fmt: skip
+
+    def load_members(self, teacher: Path) -> list[EnsembleMember]:
+        """Return the members of a finished stage, on the run's device."""
+        shape = EnsembleShape(**json.loads((teacher / "history.json").read_text())["shape"])
+        state = safetensors.torch.load_file(teacher / "members.safetensors")
+        members = []
+        for k in range(1 + max(int(name.split(".")[0]) for name in state)):
+            member = EnsembleMember(shape)
+            prefix = f"{k}."
+            member.load_state_dict(
+                {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
+            )
+            members.append(member.eval().to(self.device))
+        return members
+
     def _load_shared(self, students: Path) -> SharedCompactModel:
         size = self.inputs.fit.require_stimuli().image_size
         model = SharedCompactModel(self.config.students.filters, len(self.inputs.usable), size)
@@ -305,10 +360,6 @@ def _published_paths(
     return [paths[int(k)] for k in usable]
 
 
-def _flat(features: np.ndarray) -> Float[np.ndarray, "n n_features"]:
-    return np.asarray(features, dtype=np.float32).reshape(len(features), -1)
-
-
 def _predict_shared(model: SharedCompactModel, images: torch.Tensor) -> np.ndarray:
     with torch.inference_mode():
         return torch.cat([model(batch) for batch in images.split(16)]).numpy()
@@ -321,20 +372,6 @@ def _save_members(members: Sequence[EnsembleMember], path: Path) -> None:
         for name, tensor in member.state_dict().items()
     }
     safetensors.torch.save_file(state, path)
-
-
-def _load_members(folder: Path) -> list[EnsembleMember]:
-    shape = EnsembleShape(**json.loads((folder / "history.json").read_text())["shape"])
-    state = safetensors.torch.load_file(folder / "members.safetensors")
-    members = []
-    for k in range(1 + max(int(name.split(".")[0]) for name in state)):
-        member = EnsembleMember(shape)
-        prefix = f"{k}."
-        member.load_state_dict(
-            {n.removeprefix(prefix): t for n, t in state.items() if n.startswith(prefix)}
-        )
-        members.append(member.eval())
-    return members
 
 
 def _save_ensemble(ensemble: EnsembleModel, path: Path) -> None:

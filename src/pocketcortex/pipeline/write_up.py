@@ -11,7 +11,8 @@ import torch
 from pocketcortex.core import read_array
 from pocketcortex.models import CompactModel
 from pocketcortex.pipeline.scores import NOISE_CORRECTED, R2
-from pocketcortex.pipeline.stages import BACKBONE_RIDGE, COMPACT, PUBLISHED, TEACHER, Stages
+from pocketcortex.pipeline.stages import COMPACT, Stages
+from pocketcortex.pipeline.teacher import BACKBONE_RIDGE, PUBLISHED, TEACHER
 from pocketcortex.plots import CompactWeights
 from pocketcortex.report import ReportContent, write_report
 
@@ -122,12 +123,15 @@ def _methods(stages: Stages, summary: dict[str, Any]) -> list[str]:
         "noise-corrected r2 is the unbiased estimator with each image's own noise and number of "
         "repeats. Neither is clipped. Intervals: 95 % bootstrap over images "
         "(neurons) and over neurons (medians).",
-        f"Backbone ridge: all features of layer {config.backbone.layer}, one alpha a neuron "
-        "chosen by leave-one-out error on the first half.",
+        f"Backbone ridge: all features of {' + '.join(config.backbone.layers)}, one alpha a "
+        "neuron chosen by leave-one-out error on the first half.",
         f"Teacher: {config.teacher.n_members} members trained on "
         f"{', '.join(s.id for s in stages.inputs.train)}, stopped by session "
         f"{stages.inputs.validation.id}; each member's embedding mapped to the neurons like the "
-        "backbone's, predictions averaged.",
+        "backbone's, predictions averaged"
+        + (
+            "." if config.teacher.prior is None else ", with a published shared model mapped alike."
+        ),
         f"Student: one network of {list(config.students.filters)} filters with a factorized "
         f"readout for each neuron, fitted to the teacher's responses to {drawn} images.",
         "Compact: each neuron's copy of the student, pruned at "

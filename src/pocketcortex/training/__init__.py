@@ -2,13 +2,14 @@
 
 from pocketcortex.training.distill import Distillation, distill, refresh_batch_norm, retrain
 from pocketcortex.training.ensemble import (
-    EnsembleTraining,
     SessionFeatures,
     embed,
     fit_members,
     map_ensemble,
+    member_disagreement,
     predict_responses,
 )
+from pocketcortex.training.schedule import EnsembleTraining
 
 __all__ = [
     "Distillation",
@@ -18,6 +19,7 @@ __all__ = [
     "embed",
     "fit_members",
     "map_ensemble",
+    "member_disagreement",
     "predict_responses",
     "refresh_batch_norm",
     "retrain",

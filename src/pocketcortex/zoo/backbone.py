@@ -1,10 +1,11 @@
-"""A pretrained network cut at one layer: where task-driven features come from."""
+"""A pretrained network cut at one layer or several: where task-driven features come from."""
 
 import hashlib
 import importlib
 import importlib.util
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,20 +17,24 @@ from torch.nn import functional as F
 from pocketcortex.core import InputError
 
 
-class _LayerReached(Exception):  # noqa: N818 - a signal, not an error
-    """Raised by the hook to skip the rest of the network."""
+class _LayersReached(Exception):  # noqa: N818 - a signal, not an error
+    """Raised by the last hook to skip the rest of the network."""
 
 
 class Backbone:
-    """Features of one layer of a frozen network.
+    """Features of a frozen network's layers.
+
+    Of several layers, the maps are averaged down to the smallest number of rows and columns among
+    them and stacked, the channels of the first layer first.
 
     Parameters
     ----------
     network
         Takes float images ``(n, 3, height, width)``, levels 0..255, and does its own
         normalisation. Put into evaluation mode, gradients off.
-    layer
-        Name of the sub-module whose output is wanted, as in ``network.named_modules()``.
+    layers
+        Names of the sub-modules whose outputs are wanted, as in ``network.named_modules()``; one
+        or more.
     input_size
         Side in pixels to which images are resized (bicubic, antialiased), None for as they are.
     device
@@ -38,64 +43,99 @@ class Backbone:
     Raises
     ------
     InputError
-        If the network has no such layer.
+        If the network has no such layer, or none is asked for.
     """
 
     def __init__(
         self,
         network: nn.Module,
-        layer: str,
+        layers: str | Sequence[str],
         *,
         input_size: int | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         names = [name for name, _ in network.named_modules() if name]
-        if layer not in names:
-            raise InputError(f"no layer {layer!r} in the network; it has {', '.join(names[:40])}")
+        wanted = (layers,) if isinstance(layers, str) else tuple(layers)
+        for layer in wanted:
+            if layer not in names:
+                has = ", ".join(names[:40])
+                raise InputError(f"no layer {layer!r} in the network; it has {has}")
+        if not wanted or len(set(wanted)) < len(wanted):
+            raise InputError(f"name one or more different layers, got {list(wanted)}")
         self.network = network.to(device).eval().requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.layer = layer
+        self.layers = wanted
         self.input_size = input_size
         self.device = torch.device(device)
 
     def __call__(
         self, images: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"]
     ) -> Float[Tensor, "n channels rows columns"]:
-        """Return the layer's output for raw images (0..255), on the backbone's device.
+        """Return the layers' maps for raw images (0..255), on the backbone's device.
 
         Raises
         ------
         InputError
-            If the layer's output is not a stack of maps.
+            If a layer's output is not a stack of maps.
         """
-        kept: list[object] = []
+        maps = self.maps(images)
+        smallest = min((m.shape[2:] for m in maps), key=math.prod)
+        fitted = [
+            m if m.shape[2:] == smallest else F.adaptive_avg_pool2d(m, (smallest[0], smallest[1]))
+            for m in maps
+        ]
+        return torch.cat(fitted, dim=1) if len(fitted) > 1 else fitted[0]
 
-        def keep(_module: nn.Module, _inputs: object, output: object) -> None:
-            kept.append(output)
-            raise _LayerReached
+    def maps(
+        self, images: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"]
+    ) -> list[Float[Tensor, "n channels rows columns"]]:
+        """Return each layer's maps at their own size, in one pass through the network.
+
+        Raises
+        ------
+        InputError
+            If a layer's output is not a stack of maps.
+        """
+        kept: dict[str, object] = {}
+
+        def keep(layer: str, output: object) -> None:
+            kept[layer] = output
+            if len(kept) == len(self.layers):
+                raise _LayersReached
 
         x = images.to(self.device, torch.float32)
         if self.input_size is not None and x.shape[2:] != (self.input_size, self.input_size):
             size = (self.input_size, self.input_size)
             x = F.interpolate(x, size=size, mode="bicubic", antialias=True).clamp(0, 255)
-        handle = self.network.get_submodule(self.layer).register_forward_hook(keep)
+        handles = [
+            self.network.get_submodule(layer).register_forward_hook(
+                lambda _module, _inputs, output, layer=layer: keep(layer, output)
+            )
+            for layer in self.layers
+        ]
         try:
             with torch.inference_mode():
                 self.network(x.contiguous(memory_format=torch.channels_last))
-        except _LayerReached:
+        except _LayersReached:
             pass
         finally:
-            handle.remove()
-        maps = kept[0] if kept else None
-        if not isinstance(maps, Tensor) or maps.ndim != 4:
-            got = f"{maps.ndim} axes" if isinstance(maps, Tensor) else type(maps).__name__
-            raise InputError(f"layer {self.layer!r} gives {got}, expected maps (n, c, rows, cols)")
-        return maps.float()
+            for handle in handles:
+                handle.remove()
+        maps: list[Tensor] = []
+        for layer in self.layers:
+            output = kept.get(layer)
+            if not isinstance(output, Tensor) or output.ndim != 4:
+                got = f"{output.ndim} axes" if isinstance(output, Tensor) else type(output).__name__
+                raise InputError(f"layer {layer!r} gives {got}, expected maps (n, c, rows, cols)")
+            maps.append(output.float())
+        return maps
 
     @property
     def key(self) -> str:
-        """Hash of the weights, the layer, the resizing and the code's own names."""
-        digest = hashlib.sha256(f"{self.layer}|{self.input_size}|{self.network}".encode())
+        """Hash of the weights, the layers, the resizing and the code's own names."""
+        digest = hashlib.sha256(
+            f"{'+'.join(self.layers)}|{self.input_size}|{self.network}".encode()
+        )
         for name, tensor in sorted(self.network.state_dict().items()):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(tensor.detach().cpu().numpy()).tobytes())

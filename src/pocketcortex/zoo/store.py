@@ -79,8 +79,8 @@ class FeatureStore:
             maps = backbone(torch.from_numpy(batch)).half().cpu().numpy()
             if not np.isfinite(maps).all():
                 raise InputError(
-                    f"features of layer {backbone.layer!r} are NaN or beyond float16's range; "
-                    "choose a layer after a normalisation or ReLU"
+                    f"features of layer {' + '.join(backbone.layers)} are NaN or beyond float16's "
+                    "range; choose a layer after a normalisation or ReLU"
                 )
             if store is None:
                 shape = (len(stimuli), *maps.shape[1:])

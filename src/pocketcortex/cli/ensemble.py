@@ -1,0 +1,76 @@
+"""`pocketcortex ensemble`: train the teacher and score it."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Train the deep ensemble over sessions and score it on others.")
+
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+_Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+
+
+@app.callback()
+def _ensemble() -> None:
+    """Train the deep ensemble over sessions and score it on others."""
+
+
+@app.command()
+def fit(
+    config: Annotated[Path, typer.Argument(help="TOML file that says what to do.")],
+    out: Annotated[Path, typer.Option(help="Run folder; one that exists is gone on with.")],
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**63 - 1, help="Overrides the file's seed.")
+    ] = None,
+    device: _Device = "auto",
+    as_json: _Json = False,
+) -> None:
+    """Train the members over the training sessions, stopped early by the validation session."""
+    from pocketcortex.pipeline import fit_ensemble, read_config
+
+    settings = read_config(config)
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
+    result = fit_ensemble(settings, out, device=device)
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))
+        return
+    history = result["validation_r2"]
+    typer.echo(
+        f"{result['n_members']} members, {result['n_images']:,} images of "
+        f"{len(result['train'])} sessions, {result['seconds']:.0f} s\n"
+        f"median r² on session {result['validation']} by epoch: "
+        + ", ".join(f"{value:.3f}" for value in history)
+        + f"; kept epoch {1 + history.index(max(history))}"
+    )
+
+
+@app.command()
+def score(
+    run: Annotated[Path, typer.Argument(help="Run folder of `ensemble fit` or `run`.")],
+    device: _Device = "auto",
+    as_json: _Json = False,
+) -> None:
+    """Score the teacher on the held-out half of each test session, beside its peers."""
+    from pocketcortex.pipeline import score_ensemble
+
+    result = score_ensemble(run, device=device)
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))
+        return
+    for session, summary in result["sessions"].items():
+        for metric, models in summary["scores"].items():
+            typer.echo(
+                f"session {session}, held-out {metric}: {summary['n_neurons']} neurons, "
+                f"{summary['n_images_fit']} images to fit, {summary['n_images_held_out']} held out"
+            )
+            for model, entry in models.items():
+                typer.echo(f"  {model:<42} {_line(entry)}")
+
+
+def _line(entry: dict[str, Any]) -> str:
+    if entry["median"] is None:
+        return "no neuron has a score"
+    return f"median {entry['median']:.3f}  mean {entry['mean']:.3f}  (of {entry['n_neurons']})"
