@@ -6,26 +6,24 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.cross_decomposition import PLSRegression
-from sklearn.utils.validation import check_is_fitted
 
 from pocketcortex.core.errors import InputError
+from pocketcortex.mapping._linear import LinearMapping
 from pocketcortex.mapping._products import (
     centred_kernel,
     feature_mean,
     feature_moments,
-    features_times,
     mean_prediction,
     transposed_features_times,
     working_dtype,
 )
 from pocketcortex.mapping._spectrum import spectrum_of_kernel
-from pocketcortex.mapping._validation import checked_new, checked_training
+from pocketcortex.mapping._validation import checked_training
 from pocketcortex.mapping.folds import check_targets_vary, inner_folds_of
 
 
-class PLSMapping(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
+class PLSMapping(LinearMapping):
     """Partial least squares regression, as many components as predict best on inner folds.
 
     scikit-learn's `PLSRegression`, which does the work, on all neurons together. With more features
@@ -148,33 +146,6 @@ class PLSMapping(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit
         self.intercept_ = intercept[0] if single else intercept
         return self
 
-    def predict(self, X: Any) -> Float[np.ndarray, "..."]:
-        """Return predictions for features (n_stimuli, n_features), float64.
-
-        Parameters
-        ----------
-        X
-            Features, array-like, with as many features as fitted.
-
-        Returns
-        -------
-        np.ndarray
-            (n_stimuli, n_targets), or (n_stimuli,) if fitted to one-dimensional targets.
-
-        Raises
-        ------
-        InputError
-            If features hold NaN or infinity.
-        ValueError
-            From scikit-learn: not fitted, or another number of features.
-        """
-        check_is_fitted(self)
-        X = checked_new(self, X)
-        single = self.coef_.ndim == 1
-        coef = self.coef_[:, None] if single else self.coef_
-        predictions = features_times(X, self._feature_mean, coef, self.device) + self._target_mean
-        return np.asarray(predictions[:, 0] if single else predictions)
-
     def _candidates(self, coordinates: Float[np.ndarray, "n_stimuli n_coordinates"]) -> list[int]:
         n_stimuli, n_coordinates = coordinates.shape
         chosen = not isinstance(self.n_components, int | np.integer)
@@ -189,11 +160,6 @@ class PLSMapping(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit
                 f"{self.n_features_in_} features, got {self.n_components!r}"
             )
         return numbers
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
 
 def _coordinates(

@@ -4,20 +4,18 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
-from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted
 
+from pocketcortex.mapping._linear import LinearMapping
 from pocketcortex.mapping._products import mean_prediction
-from pocketcortex.mapping._validation import checked_new, checked_training
+from pocketcortex.mapping._validation import checked_training
 from pocketcortex.mapping.folds import inner_folds_of
 from pocketcortex.mapping.ridge import (
     fit_ridge_loo,
-    predict_ridge,
     ridge_coefficients,
 )
 
 
-class RidgeLOO(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn is untyped
+class RidgeLOO(LinearMapping):
     """Ridge regression with one alpha per target, chosen by exact held-out error.
 
     The scikit-learn estimator over :func:`fit_ridge_loo`, which documents the solver. Built for
@@ -128,6 +126,7 @@ class RidgeLOO(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         coef = ridge_coefficients(X, fit, device=self.device)
         intercept = fit.target_mean - mean_prediction(fit.feature_mean, coef)
         self.solution_ = fit
+        self._feature_mean, self._target_mean = fit.feature_mean, fit.target_mean
         self.alphas_ = fit.alphas
         self.alpha_ = fit.alpha[0] if single else fit.alpha
         self.coef_ = coef[:, 0] if single else coef
@@ -137,38 +136,6 @@ class RidgeLOO(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-l
         if together is None:
             self.loo_predictions_ = self.held_out_predictions_
         return self
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Return predictions for features (n_stimuli, n_features), float64.
-
-        Parameters
-        ----------
-        X
-            Features, array-like, with as many features as fitted.
-
-        Returns
-        -------
-        np.ndarray
-            (n_stimuli, n_targets), or (n_stimuli,) if fitted to one-dimensional targets.
-
-        Raises
-        ------
-        InputError
-            If features hold NaN or infinity.
-        ValueError
-            From scikit-learn: not fitted, or another number of features.
-        """
-        check_is_fitted(self)
-        X = checked_new(self, X)
-        single = self.coef_.ndim == 1
-        coef = self.coef_[:, None] if single else self.coef_
-        predictions = predict_ridge(X, coef, self.solution_, device=self.device)
-        return predictions[:, 0] if single else predictions
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.multi_output = True
-        return tags
 
 
 def left_out_together(
