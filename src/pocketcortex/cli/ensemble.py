@@ -41,9 +41,9 @@ def fit(
     typer.echo(
         f"{result['n_members']} members, {result['n_images']:,} images of "
         f"{len(result['train'])} sessions, {result['seconds']:.0f} s\n"
-        f"median r² on session {result['validation']} by epoch: "
+        f"median r² on session {result['validation']} at each validation: "
         + ", ".join(f"{value:.3f}" for value in history)
-        + f"; kept epoch {1 + history.index(max(history))}"
+        + f"; kept number {1 + history.index(max(history))}"
     )
 
 

@@ -76,7 +76,7 @@ def score_mapping(
             maps = np.array(store.features(backbone, stimuli, advance=advance))
     x = np.asarray(maps, dtype=np.float32) if mapping == "factorized" else flat(maps)
     predicted = cross_val_predict_mapping(
-        MAPPINGS[mapping](), x, recorded.mean_responses[:, usable],
+        MAPPINGS[mapping](device=backbone.device.type), x, recorded.mean_responses[:, usable],
         n_folds=n_folds, rng=np.random.default_rng(seed),
         groups=np.array(stimuli.digests), recentre=True,
     )  # fmt: skip

@@ -162,7 +162,7 @@ class Stages:
         responses = fit.mean_responses[:, self.inputs.usable]
         fitted = SessionFeatures(fit.id, np.asarray(fit_features), responses)
         mapped = map_teacher(members, fitted, prior[0])
-        ridge = RidgeLOO().fit(flat(fit_features), fitted.z_scored())
+        ridge = RidgeLOO(device=self.device).fit(flat(fit_features), fitted.z_scored())
         np.save(folder / "fitted_teacher.npy", mapped.held_out_predictions)
         np.save(folder / "held_out_ridge.npy", ridge.predict(flat(held_features)))
         np.save(folder / "held_out_teacher.npy", mapped.predict(held_features, prior[1]))
@@ -301,7 +301,7 @@ class Stages:
         """Return what scores a finished teacher beside its peers."""
         with progress_bar("choosing a layer", len(self.backbone.layers)) as advance:
             validation = self.inputs.validation
-            layer, _ = best_layer(
+            layer = best_layer(
                 self.backbone, self.store, validation.require_stimuli(), validation.mean_responses
             )
             advance(len(self.backbone.layers))

@@ -184,8 +184,9 @@ def map_teacher(
     if prior is None:
         return MappedTeacher(ensemble, held_out)
     targets = session.z_scored()
-    from_outputs = RidgeLOO().fit(prior.outputs, targets)
-    from_maps = FactorizedMapping().fit(prior.maps, targets)
+    device = ensemble.weights.device.type
+    from_outputs = RidgeLOO(device=device).fit(prior.outputs, targets)
+    from_maps = FactorizedMapping(device=device).fit(prior.maps, targets)
     parts = (held_out, from_outputs.loo_predictions_, from_maps.held_out_predictions_)
     stacked = np.stack([part.ravel() for part in parts], axis=1)
     weights, _ = nnls(stacked, targets.ravel())
@@ -234,14 +235,16 @@ class TeacherScores:
         responses = test.fit.mean_responses[:, test.usable]
         session = SessionFeatures(test.fit.id, np.asarray(fit), responses)
         targets = session.z_scored()
+        device = self.backbone.device.type
+        ridge = RidgeLOO(device=device)
         found = {
-            LAYER_RIDGE: RidgeLOO().fit(flat(layer_fit), targets).predict(flat(layer_held)),
-            LAYER_FACTORIZED: FactorizedMapping()
+            LAYER_RIDGE: ridge.fit(flat(layer_fit), targets).predict(flat(layer_held)),
+            LAYER_FACTORIZED: FactorizedMapping(device=device)
             .fit(np.asarray(layer_fit, dtype=np.float32), targets)
             .predict(np.asarray(layer_held, dtype=np.float32)),
         }
         if len(self.backbone.layers) > 1:
-            found[BACKBONE_RIDGE] = RidgeLOO().fit(flat(fit), targets).predict(flat(held))
+            found[BACKBONE_RIDGE] = ridge.fit(flat(fit), targets).predict(flat(held))
         prior = [self.prior(s) for s in sets] if self.prior else [None, None]
         teacher = map_teacher(self.members, session, prior[0])
         found[TEACHER] = predict_responses(teacher.ensemble, held)
@@ -255,9 +258,8 @@ class TeacherScores:
                 own = np.arange(new.shape[1])[shared_outputs(test.fit.id)][test.usable]
                 found[f"published shared, {name}"] = new[:, own]
             except InputError:  # it was made for other neurons
-                found[f"published shared, {name}, mapped"] = (
-                    RidgeLOO().fit(seen, targets).predict(new)
-                )
+                mapped = ridge.fit(seen, targets).predict(new)
+                found[f"published shared, {name}, mapped"] = mapped
         found |= self._published(test)
         return found, facts
 
@@ -280,19 +282,17 @@ class TeacherScores:
 
 def best_layer(
     backbone: Backbone, store: FeatureStore, stimuli: StimulusSet, responses: np.ndarray
-) -> tuple[Backbone, dict[str, float]]:
-    """Return the layer that predicts a session best, and every layer's mean leave-one-out r²."""
-    scores: dict[str, float] = {}
-    candidates = {}
+) -> Backbone:
+    """Return the layer that predicts a session best by ridge: mean leave-one-out r²."""
+    scores: dict[Backbone, float] = {}
     for layer in backbone.layers:
         one = Backbone(
             backbone.network, layer, input_size=backbone.input_size, device=backbone.device
         )
         features = flat(store.features(one, stimuli))
-        predicted = RidgeLOO().fit(features, responses).loo_predictions_
-        scores[layer] = float(np.nanmean(pearson_r2(responses, predicted)))
-        candidates[layer] = one
-    return candidates[max(scores, key=scores.__getitem__)], scores
+        predicted = RidgeLOO(device=one.device.type).fit(features, responses).loo_predictions_
+        scores[one] = float(np.nanmean(pearson_r2(responses, predicted)))
+    return max(scores, key=scores.__getitem__)
 
 
 def score_sessions(

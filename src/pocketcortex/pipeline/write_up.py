@@ -127,10 +127,13 @@ def _methods(stages: Stages, summary: dict[str, Any]) -> list[str]:
         "neuron chosen by leave-one-out error on the first half.",
         f"Teacher: {config.teacher.n_members} members trained on "
         f"{', '.join(s.id for s in stages.inputs.train)}, stopped by session "
-        f"{stages.inputs.validation.id}; each member's embedding mapped to the neurons like the "
-        "backbone's, predictions averaged"
+        f"{stages.inputs.validation.id}; each member's embedding mapped to the neurons by a "
+        "factorized map (channels times positions) fitted to the first half, predictions averaged"
         + (
-            "." if config.teacher.prior is None else ", with a published shared model mapped alike."
+            "."
+            if config.teacher.prior is None
+            else ", summed with a published shared model mapped to them too, by weights of least "
+            "held-out error within the first half."
         ),
         f"Student: one network of {list(config.students.filters)} filters with a factorized "
         f"readout for each neuron, fitted to the teacher's responses to {drawn} images.",
