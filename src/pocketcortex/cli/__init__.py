@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from pocketcortex.cli import data, ensemble, mapping, models, run
+from pocketcortex.cli import compress, data, ensemble, mapping, models, run
 from pocketcortex.core import InputError, PocketcortexError
 
 __all__ = ["main"]
@@ -19,6 +19,7 @@ __all__ = ["main"]
 # A new noun: write cli/NOUN.py with `app = typer.Typer(...)`, and add its line here. Keep its
 # module free of slow imports (torch); import those inside the commands.
 _NOUNS = {
+    "compress": compress.app,
     "data": data.app,
     "ensemble": ensemble.app,
     "mapping": mapping.app,

@@ -6,10 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Train the deep ensemble over sessions and score it on others.")
+from pocketcortex.cli._options import Config, Device, Json, Out, Seed, settings_of
 
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-_Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+app = typer.Typer(help="Train the deep ensemble over sessions and score it on others.")
 
 
 @app.callback()
@@ -19,21 +18,12 @@ def _ensemble() -> None:
 
 @app.command()
 def fit(
-    config: Annotated[Path, typer.Argument(help="TOML file that says what to do.")],
-    out: Annotated[Path, typer.Option(help="Run folder; one that exists is gone on with.")],
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="Overrides the file's seed.")
-    ] = None,
-    device: _Device = "auto",
-    as_json: _Json = False,
+    config: Config, out: Out, seed: Seed = None, device: Device = "auto", as_json: Json = False
 ) -> None:
     """Train the members over the training sessions, stopped early by the validation session."""
-    from pocketcortex.pipeline import fit_ensemble, read_config
+    from pocketcortex.pipeline import fit_ensemble
 
-    settings = read_config(config)
-    if seed is not None:
-        settings = settings.model_copy(update={"seed": seed})
-    result = fit_ensemble(settings, out, device=device)
+    result = fit_ensemble(settings_of(config, seed), out, device=device)
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
         return
@@ -50,8 +40,8 @@ def fit(
 @app.command()
 def score(
     run: Annotated[Path, typer.Argument(help="Run folder of `ensemble fit` or `run`.")],
-    device: _Device = "auto",
-    as_json: _Json = False,
+    device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Score the teacher on the held-out half of each test session, beside its peers."""
     from pocketcortex.pipeline import score_ensemble

@@ -1,13 +1,39 @@
-"""`pocketcortex models`: score published compact models on recordings."""
+"""`pocketcortex models`: look at compact models, export them, score published ones."""
 
 import json
+import re
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-app = typer.Typer(help="Score published compact models.")
+from pocketcortex.cli._options import Device, Json
+
+if TYPE_CHECKING:
+    from pocketcortex.models import CompactModel, ExportFormat, ModelCard
+
+app = typer.Typer(help="Look at compact models, export them, score published ones.")
+
+_PUBLISHED = (".pt", ".npy", ".h5", ".keras")
+
+_Models = Annotated[
+    Path,
+    typer.Argument(
+        help="A saved model's folder, a published model's file (.pt, .npy, .h5, .keras), or a "
+        "folder of either."
+    ),
+]
+
+
+class Format(StrEnum):
+    """What to export to."""
+
+    onnx = "onnx"
+    torch = "torch"
+    numpy = "numpy"
+    hub = "hub"
 
 
 class Half(StrEnum):
@@ -20,7 +46,59 @@ class Half(StrEnum):
 
 @app.callback()
 def _models() -> None:
-    """Score published compact models."""
+    """Look at compact models, export them, score published ones."""
+
+
+@app.command()
+def show(path: _Models, as_json: Json = False) -> None:
+    """Say how large compact models are: parameters, filters, multiply-adds, bytes."""
+    result = describe(read_models(path))
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))
+    else:
+        _print_sizes(result)
+
+
+@app.command()
+def export(
+    path: _Models,
+    format: Annotated[Format, typer.Option(help="What to write.")],
+    out: Annotated[Path, typer.Option(help="Folder to write into; made if missing.")],
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            help="For hub: JSON file with the model card's license, and if known neuron, training "
+            "and scores."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Write compact models as ONNX, torch.export, plain NumPy or Hugging Face Hub folders.
+
+    Of several models, onnx and torch also write population.onnx or population.pt2, which gives all
+    their responses at once.
+    """
+    from pocketcortex.models import export_model, export_name
+
+    models = read_models(path)
+    about = None if card is None else read_card(card)
+    to: ExportFormat = format.value
+    written = [
+        export_model(model, out / export_name(name, to), to, card=about)
+        for name, model in models.items()
+    ]
+    if len(models) > 1 and format in (Format.onnx, Format.torch):
+        whole = out / export_name("population", to)
+        written.append(export_model(list(models.values()), whole, to))
+    if as_json:
+        answer = {
+            "format": format.value,
+            "models": list(models),
+            "written": [str(p) for p in written],
+        }
+        typer.echo(json.dumps(answer))
+    else:
+        typer.echo("\n".join(map(str, written)))
 
 
 @app.command()
@@ -28,8 +106,8 @@ def score(
     path: Annotated[Path, typer.Argument(help="Folder of a V4 release.")],
     session: Annotated[str, typer.Option(help="Session whose models and images are used.")],
     images: Annotated[Half, typer.Option(help="Which of the session's images.")] = Half.second,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    as_json: Json = False,
+    device: Device = "auto",
 ) -> None:
     """Score a session's published compact models: squared correlation with its mean responses."""
     result = score_published(path, session, images, device)
@@ -42,6 +120,115 @@ def score(
         f"({images.value})\nmedian r² {result['median']:.4f}, "
         f"range {min(values):.4f} to {max(values):.4f}"
     )
+
+
+def read_models(path: Path) -> "dict[str, CompactModel]":
+    """Return compact models by name: those of a folder in order, or the one that `path` is.
+
+    Raises
+    ------
+    InputError
+        If there is none, or one cannot be read.
+    """
+    from pocketcortex.core import InputError
+    from pocketcortex.models import CompactModel, import_compact_model
+
+    if not path.is_dir():
+        return {path.stem: import_compact_model(path)}
+    if (path / "model.safetensors").is_file():
+        return {path.resolve().name: CompactModel.load(path)}
+    saved = {p.parent.name: p.parent for p in path.glob("*/model.safetensors")}
+    files = {p.stem: p for p in path.iterdir() if p.suffix in _PUBLISHED}
+    if not saved and not files:
+        raise InputError(
+            f"{path} holds no compact model; expected config.json and model.safetensors, folders "
+            f"with these, or published models ({', '.join(_PUBLISHED)})"
+        )
+    models = {name: CompactModel.load(folder) for name, folder in saved.items()}
+    models |= {name: import_compact_model(file) for name, file in files.items()}
+    return {name: models[name] for name in sorted(models, key=_natural)}
+
+
+def read_card(path: Path) -> "ModelCard":
+    """Return the model card that a JSON file describes.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, has other fields or values, or names no licence.
+    """
+    import pydantic
+
+    from pocketcortex.core import InputError
+    from pocketcortex.models import ModelCard
+
+    try:
+        return ModelCard.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot read the model card {path}: {error.strerror}") from error
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise InputError(
+            f"{path}: {where}: {first['msg']}; a model card is a JSON object with license, and if "
+            "known neuron, training and scores"
+        ) from error
+
+
+def describe(models: "Mapping[str, CompactModel]") -> dict[str, Any]:
+    """Return every model's size and the medians over models, ready for JSON."""
+    from statistics import median
+
+    from pocketcortex.models import model_size
+
+    rows: list[dict[str, Any]] = []
+    for name, model in models.items():
+        size = model_size(model)
+        rows.append(
+            {
+                "name": name,
+                "image_size": list(model.image_size),
+                "filters": list(size.filters),
+                "filters_per_stage": list(size.filters_per_stage),
+                "n_filters": size.n_filters,
+                "parameters": size.parameters.total,
+                "convolution_parameters": size.parameters.convolution,
+                "batch_norm_parameters": size.parameters.batch_norm,
+                "readout_parameters": size.parameters.readout,
+                "macs_per_stage": list(size.macs_per_stage),
+                "macs": size.macs,
+                "bytes": size.n_bytes,
+            }
+        )
+    counts = ("parameters", "n_filters", "macs", "bytes")
+    return {
+        "n_models": len(rows),
+        "median": {name: median(row[name] for row in rows) for name in counts},
+        "models": rows,
+    }
+
+
+def _print_sizes(result: Mapping[str, Any]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model", overflow="fold")
+    table.add_column("filters a layer", no_wrap=True)
+    for heading in ("filters", "parameters", "multiply-adds", "bytes"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    rows = [[row["name"], ", ".join(map(str, row["filters"])), row] for row in result["models"]]
+    if len(rows) > 1:
+        rows.append([f"median of {len(rows)}", "", result["median"]])
+    for name, filters, row in rows:
+        counts = (f"{row[key]:,.10g}" for key in ("n_filters", "parameters", "macs", "bytes"))
+        table.add_row(name, filters, *counts)
+    Console(markup=False).print(table)
+
+
+def _natural(name: str) -> list[tuple[str, int]]:
+    """Return a sort key that puts neuron2 before neuron10."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def score_published(path: Path, session: str, images: Half, device: str) -> dict[str, Any]:

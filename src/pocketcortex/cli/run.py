@@ -2,37 +2,24 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
+
+from pocketcortex.cli._options import Config, Device, Json, Out, Seed, settings_of
 
 if TYPE_CHECKING:
     from pocketcortex.pipeline import RunConfig
 
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
-_Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-_Out = Annotated[Path, typer.Option(help="Run folder; one that exists is gone on with.")]
-
 
 def run(
-    config: Annotated[Path, typer.Argument(help="TOML file that says what to do.")],
-    out: _Out,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**63 - 1, help="Overrides the file's seed.")
-    ] = None,
-    device: _Device = "auto",
-    as_json: _Json = False,
+    config: Config, out: Out, seed: Seed = None, device: Device = "auto", as_json: Json = False
 ) -> None:
     """Go from recordings to compact models and a report."""
-    from pocketcortex.pipeline import read_config
-
-    settings = read_config(config)
-    if seed is not None:
-        settings = settings.model_copy(update={"seed": seed})
-    _run(settings, out, device, as_json)
+    _run(settings_of(config, seed), out, device, as_json)
 
 
-def demo(out: _Out = Path("runs/demo"), device: _Device = "auto", as_json: _Json = False) -> None:
+def demo(out: Out = Path("runs/demo"), device: Device = "auto", as_json: Json = False) -> None:
     """Run the whole pipeline on the embedded in-silico cortex; needs no data."""
     from pocketcortex.pipeline import demo_config
 
@@ -48,8 +35,8 @@ def _run(settings: "RunConfig", out: Path, device: str, as_json: bool) -> None:
         return
     for metric, models in summary["scores"].items():
         typer.echo(
-            f"held-out median {metric}, session {summary['session']}, "
-            f"{summary['n_neurons']} neurons, {summary['n_images_held_out']} images"
+            f"held-out median {metric}, {summary['n_neurons']} neurons of session "
+            + ", ".join(summary["sessions"])
         )
         for model, score in models.items():
             typer.echo(f"  {model:<14} {_score(score)}")

@@ -27,6 +27,8 @@ class InSilicoConfig(_Table):
     n_stimuli: Annotated[int, Field(ge=20)] = 800
     image_size: Annotated[int, Field(ge=32)] = 64
     n_repeats: Count = 8
+    area: Literal["V1", "V4", "IT"] = "V4"
+    """Which circuits its neurons have; see `pocketcortex.data.Neuron`."""
 
 
 class RecordingsConfig(_Table):
@@ -41,7 +43,9 @@ class RecordingsConfig(_Table):
     """Session that stops the training early; None for the one whose role is ``validation``."""
     test: tuple[str, ...] = ()
     """Sessions whose neurons are modelled, one name or a list: the first half is fitted, the second
-    half only scored. Compact models are made for one. None for the one whose role is ``test``."""
+    half only scored. None for the one whose role is ``test``."""
+    n_neurons: dict[str, Count] = Field(default_factory=dict)
+    """Test session to how many of its neurons are modelled, the first ones; all if not named."""
     skip_synthesized: bool = False
     """Leave images 601 to 900 of the V4 release's sessions of September 2019 out of training."""
     published_models: str | None = None
@@ -91,21 +95,49 @@ class TeacherConfig(_Table):
     answer, by weights that predict best out of sample within the fitted half."""
 
 
-class StudentsConfig(_Table):
-    """Distillation into a shared network, and the images for it."""
+class BankConfig(_Table):
+    """Images to distil with beside those of the sessions."""
 
+    path: Annotated[str, Field(min_length=1)]
+    """Folder, zip, tar (or a folder of tar shards) or ``.npy`` array."""
+    n_images: Count | None = None
+    """At most so many of its images, the first by name; None for all."""
+    crops: Annotated[int, Field(ge=0)] = 0
+    """Random crops of each image; 0 for one, the centre square."""
+
+
+class StudentsConfig(_Table):
+    """Distillation, and the images for it."""
+
+    kind: Literal["shared", "separate"] = "shared"
+    """One network for all neurons, of which each takes a copy, or a network a neuron (published).
+    """
     filters: tuple[Count, Count, Count, Count, Count] = (100, 100, 100, 100, 100)
     n_epochs: Count = 4
     learning_rate: Positive = 2e-3
+    readout_rate: Positive = 1.0
+    """The readouts' learning rate as a multiple of the layers'."""
     batch_size: Count = 32
+    schedule: Literal["one_cycle", "constant"] = "one_cycle"
     smoothing: Annotated[float, Field(ge=0)] = 0.5
     mixing_l1: Annotated[float, Field(ge=0)] = 0.0
-    banks: tuple[str, ...] = ()
-    """Zips or folders of images beside those of the sessions."""
-    n_bank_images: Count | None = None
-    """At most so many of each bank, the first by name; None for all."""
+    patience: Count | None = None
+    """Separate students: epochs without gain on the monitored images before one stops."""
+    start: str | None = None
+    """A published shared model (``.keras``) whose layers the shared network starts from."""
+    banks: tuple[BankConfig, ...] = ()
     dead_leaves: Annotated[int, Field(ge=0)] = 0
     """Images of the endless dead-leaves bank."""
+    n_monitor: Annotated[int, Field(ge=2)] = 500
+    """Images kept aside, to follow the agreement with the teacher."""
+
+    @pydantic.model_validator(mode="after")
+    def _of_one_kind(self) -> "StudentsConfig":
+        if self.kind == "separate" and (self.start is not None or self.mixing_l1):
+            raise ValueError("start and mixing_l1 are for kind = shared")
+        if self.kind == "shared" and self.patience is not None:
+            raise ValueError("patience is for kind = separate")
+        return self
 
 
 class CompactConfig(_Table):
@@ -120,6 +152,8 @@ class CompactConfig(_Table):
     learning_rate: Positive = 2e-4
     batch_size: Count = 8
     smoothing: Annotated[float, Field(ge=0)] = 0.5
+    patience: Count | None = None
+    """Epochs without gain on the monitored images before a neuron's retraining stops."""
 
 
 class StimuliConfig(_Table):

@@ -4,14 +4,13 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int
 
-from pocketcortex.core import InputError, Recordings, Session, StimulusSet
-from pocketcortex.data import dead_leaves, insilico_recordings, natural_stimuli, read_recordings
-from pocketcortex.pipeline.config import RecordingsConfig, StudentsConfig
+from pocketcortex.core import InputError, Recordings, Session
+from pocketcortex.data import insilico_recordings, natural_stimuli, read_recordings
+from pocketcortex.pipeline.config import RecordingsConfig
 
 MIN_HALF = 10
 
@@ -68,41 +67,9 @@ class RunInputs:
         return _fingerprint((*self.train, self.validation))
 
     @property
-    def only_test(self) -> TestSession:
-        """The test session, where there is one.
-
-        Raises
-        ------
-        InputError
-            If there are several.
-        """
-        if len(self.tests) > 1:
-            names = ", ".join(test.fit.id for test in self.tests)
-            raise InputError(
-                f"compact models are made for one test session at a time, got {names}; "
-                "name one in recordings.test"
-            )
-        return self.tests[0]
-
-    @property
-    def fit(self) -> Session:
-        """First half of the only test session."""
-        return self.only_test.fit
-
-    @property
-    def held_out(self) -> Session:
-        """Second half of the only test session."""
-        return self.only_test.held_out
-
-    @property
-    def usable(self) -> Int[np.ndarray, " n_usable"]:
-        """Neurons of the only test session that can be modelled."""
-        return self.only_test.usable
-
-    @property
-    def unusable(self) -> dict[int, str]:
-        """Why the others cannot."""
-        return self.only_test.unusable
+    def n_usable(self) -> int:
+        """Neurons to model, over all test sessions."""
+        return sum(len(test.usable) for test in self.tests)
 
 
 def prepare_inputs(config: RecordingsConfig, seed: int) -> RunInputs:
@@ -143,48 +110,8 @@ def prepare_inputs(config: RecordingsConfig, seed: int) -> RunInputs:
     return RunInputs(
         tuple(_trainable(s, hidden, config.skip_synthesized) for s in train),
         _trainable(validation, hidden, config.skip_synthesized),
-        tuple(_split(test, hidden) for test in tests),
+        tuple(_split(test, hidden, config.n_neurons.get(test.id)) for test in tests),
     )
-
-
-def distillation_images(inputs: RunInputs, config: StudentsConfig, seed: int) -> list[StimulusSet]:
-    """Return the images to distil with: the sessions' own, then the banks', each content once.
-
-    One set for each source; a source that loses no image is returned as it was, so that its stored
-    features serve again. Images of the held-out half are in none, whatever bank they come from.
-
-    Raises
-    ------
-    InputError
-        If a bank is missing or damaged.
-    """
-    sets = [s.require_stimuli() for s in (*inputs.train, inputs.validation, inputs.fit)]
-    height, width = sets[0].image_size
-    for bank in config.banks:
-        if height != width:
-            raise InputError(f"image banks are cut square; the sessions' are {height} x {width}")
-        path = Path(bank)
-        images = (StimulusSet.from_folder if path.is_dir() else StimulusSet.from_zip)(path, height)
-        sets.append(images.take(slice(0, config.n_bank_images)))
-    if config.dead_leaves:
-        made = dead_leaves(config.dead_leaves, size=height, seed=seed)
-        sets.append(StimulusSet.from_array(made))
-    return without_duplicates(sets, inputs.held_out.require_stimuli().digests)
-
-
-def without_duplicates(sets: Sequence[StimulusSet], hidden: Sequence[str]) -> list[StimulusSet]:
-    """Keep the first image of each content over all sets, and none of the hidden contents."""
-    seen = set(hidden)
-    parts = []
-    for stimuli in sets:
-        kept = []
-        for index, digest in enumerate(stimuli.digests):
-            if digest not in seen:
-                seen.add(digest)
-                kept.append(index)
-        if kept:
-            parts.append(stimuli.take(kept) if len(kept) < len(stimuli) else stimuli)
-    return parts
 
 
 def _open(config: RecordingsConfig, seed: int) -> Recordings:
@@ -197,6 +124,7 @@ def _open(config: RecordingsConfig, seed: int) -> Recordings:
             n_stimuli=simulated.n_stimuli,
             image_size=simulated.image_size,
             n_repeats=simulated.n_repeats,
+            area=simulated.area,
         )
     return read_recordings(config.path or "")
 
@@ -217,7 +145,7 @@ def _second_half(session: Session) -> Session:
     return session.take(np.arange(session.n_stimuli // 2, session.n_stimuli))
 
 
-def _split(test: Session, hidden: set[str]) -> TestSession:
+def _split(test: Session, hidden: set[str], most: int | None) -> TestSession:
     """Return both halves of a test session, no hidden image in the first."""
     held_out = _second_half(test)
     fit = _without(test.take(np.arange(test.n_stimuli // 2)), hidden)
@@ -225,7 +153,7 @@ def _split(test: Session, hidden: set[str]) -> TestSession:
     usable = np.array([k for k in range(test.n_neurons) if k not in unusable], dtype=np.int64)
     if not len(usable):
         raise InputError(f"no neuron of session {test.id} can be modelled: {unusable}")
-    return TestSession(fit, held_out, usable, unusable)
+    return TestSession(fit, held_out, usable[:most], unusable)
 
 
 def _fingerprint(sessions: Sequence[Session]) -> str:

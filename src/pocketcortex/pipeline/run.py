@@ -2,11 +2,13 @@
 
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from pocketcortex.core import (
@@ -16,10 +18,11 @@ from pocketcortex.core import (
     provenance,
     write_json,
 )
+from pocketcortex.pipeline import compression
 from pocketcortex.pipeline.config import RunConfig
 from pocketcortex.pipeline.inputs import prepare_inputs
 from pocketcortex.pipeline.progress import say
-from pocketcortex.pipeline.stages import Stages
+from pocketcortex.pipeline.stages import COMPACT, Stages
 from pocketcortex.pipeline.teacher import score_sessions
 from pocketcortex.pipeline.write_up import write_up
 from pocketcortex.zoo import Backbone, FeatureStore, load_network
@@ -51,9 +54,8 @@ def run(config: RunConfig, out: str | Path, *, device: str = "auto") -> dict[str
         If the recordings, the network or the folder are at fault.
     """
     with _opened(config, out, device, Stages.check) as (folder, stages, record):
-        for neuron, why in stages.inputs.unusable.items():
-            say(f"neuron {neuron} of session {stages.inputs.fit.id} cannot be modelled: {why}")
-        _do_stages(folder, stages, record)
+        _tell_unusable(stages)
+        _Chain(folder, stages).report(record)
     summary: dict[str, Any] = json.loads((Path(out) / "scores" / "summary.json").read_text())
     return summary | {"report": str(Path(out) / "report" / "report.html")}
 
@@ -141,6 +143,99 @@ def score_ensemble(out: str | Path, *, device: str = "auto") -> dict[str, Any]:
     return summary
 
 
+def compress(
+    config: RunConfig,
+    out: str | Path,
+    step: Literal["distil", "prune", "retrain"],
+    *,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Go on with a run as far as one step of its compression, and return what came of it.
+
+    Parameters
+    ----------
+    config, out, device
+        As for `run`, which goes on from here in the same folder.
+    step
+        ``distil``: students fitted to the teacher's responses. ``prune``: their filters that
+        matter least removed. ``retrain``: what is left trained further.
+
+    Returns
+    -------
+    Where the models are, their sizes, and their squared correlation with the teacher on images
+    that none was trained on.
+
+    Raises
+    ------
+    InputError
+        If the recordings, the network or the folder are at fault.
+    """
+    with _opened(config, out, device, Stages.check) as (folder, stages, _record):
+        _tell_unusable(stages)
+        chain = _Chain(folder, stages)
+        done = {
+            "distil": lambda: chain.students,
+            "prune": lambda: chain.pruned,
+            "retrain": lambda: chain.compact,
+        }[step]()
+        load = compression.load_students if step == "distil" else compression.load_models
+        models = load(stages, done)
+        agreement = json.loads((done / "agreement.json").read_text())
+        return {
+            "models": str(done),
+            "n_neurons": len(models),
+            "n_images": len(stages.bank.trained),
+            "r2_teacher": agreement["median"],
+            "n_images_monitored": agreement["n_images"],
+            "n_parameters": float(np.median([m.n_parameters.total for m in models])),
+            "n_filters": float(np.median([sum(m.filters_per_layer) for m in models])),
+            "seconds": folder.seconds(done.name),
+        }
+
+
+def compress_shared(
+    config: RunConfig, out: str | Path, sizes: Sequence[int], *, device: str = "auto"
+) -> dict[str, Any]:
+    """Train shared models of several sizes, with trained and with random early filters.
+
+    Parameters
+    ----------
+    config, out, device
+        As for `run`; ``students`` says how they are trained and how many filters the last two
+        layers have.
+    sizes
+        Filters in each of the first three layers, one model of each kind for each.
+
+    Returns
+    -------
+    The content of ``shared/summary.json``.
+
+    Raises
+    ------
+    InputError
+        As `run`, or if a size is below 1 or given twice.
+
+    References
+    ----------
+    Cowley et al., bioRxiv 2023.11.22.568315, Fig. 3d-f.
+    """
+    if not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes):
+        raise InputError(f"sizes must be different numbers of filters, 1 or more; got {sizes}")
+    with _opened(config, out, device, Stages.check) as (folder, stages, _record):
+        _tell_unusable(stages)
+        chain = _Chain(folder, stages)
+        labels = chain.labels
+        inputs = chain.tables("students") | {"sizes": list(sizes)}
+        done = chain.do(
+            "shared",
+            lambda p: compression.shared_models(stages, p, labels, sizes),
+            inputs,
+            "labels",
+        )
+        summary: dict[str, Any] = json.loads((done / "summary.json").read_text())
+        return summary | {"seconds": folder.seconds("shared")}
+
+
 @contextmanager
 def _opened(
     config: RunConfig,
@@ -216,41 +311,121 @@ def _say_done(folder: RunFolder, name: str, skipped: bool) -> None:
     say(f"{name}: {'done before' if skipped else 'done'} ({folder.seconds(name):.0f} s)")
 
 
-def _do_stages(folder: RunFolder, stages: Stages, record: dict[str, Any]) -> None:
-    config = stages.config
-    common = {
-        "seed": config.seed,
-        "data": stages.inputs.fingerprint,
-        "backbone": stages.backbone.key,
-        "prior": stages.prior.key if stages.prior else None,
-    }
+def _tell_unusable(stages: Stages) -> None:
+    for test in stages.inputs.tests:
+        for neuron, why in test.unusable.items():
+            say(f"neuron {neuron} of session {test.fit.id} cannot be modelled: {why}")
 
-    def stage(name: str, work: Any, tables: str, after: str = "") -> Path:
-        whole = config.model_dump(mode="json")
-        settings = {table: whole[table] for table in tables.split()}
-        path, skipped = folder.stage(name, common | settings, work, after=after)
-        _say_done(folder, name, skipped)
+
+class _Chain:
+    """The stages of a run in their order, each done when it is asked for."""
+
+    def __init__(self, folder: RunFolder, stages: Stages) -> None:
+        self.folder, self.stages = folder, stages
+        self._common = {
+            "seed": stages.seed,
+            "data": stages.inputs.fingerprint,
+            "backbone": stages.backbone.key,
+            "prior": stages.prior.key if stages.prior else None,
+        }
+
+    def do(
+        self, name: str, work: Callable[[Path], object], settings: dict[str, Any], after: str
+    ) -> Path:
+        """Do one stage unless it is done."""
+        path, skipped = self.folder.stage(name, self._common | settings, work, after=after)
+        _say_done(self.folder, name, skipped)
         return path
 
-    teacher = _teacher_stage(folder, stages)
-    common["bank"] = stages.bank.fingerprint
-    mapping = stage("mapping", lambda p: stages.mapping(p, teacher), "backbone", "teacher")
-    students = stage("students", lambda p: stages.students(p, mapping), "students", "mapping")
-    compact = stage(
-        "compact", lambda p: stages.compact(p, mapping, students), "compact", "mapping students"
-    )
-    scores = stage(
-        "scores",
-        lambda p: stages.scores(p, mapping, students, compact),
-        "recordings",
-        "mapping students compact",
-    )
-    stimuli = stage(
-        "stimuli", lambda p: stages.stimuli(p, mapping, compact), "stimuli", "mapping compact"
-    )
-    stage(
-        "report",
-        lambda p: write_up(p, stages, record, scores, stimuli, compact),
-        "recordings backbone teacher students compact stimuli",
-        "scores stimuli compact",
-    )
+    def tables(self, *names: str) -> dict[str, Any]:
+        """Return tables of the configuration as a stage's inputs."""
+        whole = self.stages.config.model_dump(mode="json")
+        return {name: whole[name] for name in names}
+
+    @cached_property
+    def teacher(self) -> Path:
+        return _teacher_stage(self.folder, self.stages)
+
+    @cached_property
+    def mapping(self) -> Path:
+        teacher = self.teacher
+        return self.do("mapping", lambda p: self.stages.mapping(p, teacher), {}, "teacher")
+
+    @cached_property
+    def labels(self) -> Path:
+        teacher, mapping = self.teacher, self.mapping
+        inputs = {"bank": self.stages.bank.stimuli.fingerprint}
+        return self.do(
+            "labels", lambda p: self.stages.labels(p, teacher, mapping), inputs, "teacher mapping"
+        )
+
+    @cached_property
+    def students(self) -> Path:
+        labels = self.labels
+        return self.do(
+            "students",
+            lambda p: compression.students(self.stages, p, labels),
+            self.tables("students"),
+            "labels",
+        )
+
+    @cached_property
+    def pruned(self) -> Path:
+        labels, students = self.labels, self.students
+        settings = self.stages.config.compact
+        inputs = settings.model_dump(include={"threshold", "min_filters", "n_pruning_images"})
+        return self.do(
+            "pruned",
+            lambda p: compression.pruned(self.stages, p, labels, students),
+            {"pruning": inputs},
+            "labels students",
+        )
+
+    @cached_property
+    def compact(self) -> Path:
+        labels, pruned = self.labels, self.pruned
+        return self.do(
+            "compact",
+            lambda p: compression.compact(self.stages, p, labels, pruned),
+            self.tables("compact"),
+            "labels pruned",
+        )
+
+    @cached_property
+    def scores(self) -> Path:
+        mapping, students, compact = self.mapping, self.students, self.compact
+
+        def work(folder: Path) -> None:
+            stages = self.stages
+            small = compression.load_models(stages, compact)
+            stages.scores(
+                folder,
+                mapping,
+                {
+                    compression.STUDENT: lambda s: compression.predict_students(
+                        stages, students, s
+                    ),
+                    COMPACT: lambda s: compression.predict_models(stages, small, s),
+                },
+                {compression.STUDENT: compression.load_students(stages, students), COMPACT: small},
+            )
+
+        return self.do("scores", work, self.tables("recordings"), "mapping students compact")
+
+    @cached_property
+    def stimuli(self) -> Path:
+        compact = self.compact
+
+        def work(folder: Path) -> None:
+            self.stages.stimuli(folder, compression.load_models(self.stages, compact))
+
+        return self.do("stimuli", work, self.tables("stimuli"), "compact")
+
+    def report(self, record: dict[str, Any]) -> Path:
+        scores, stimuli, compact = self.scores, self.stimuli, self.compact
+        return self.do(
+            "report",
+            lambda p: write_up(p, self.stages, record, scores, stimuli, compact),
+            self.tables("recordings", "backbone", "teacher", "students", "compact", "stimuli"),
+            "scores stimuli compact",
+        )

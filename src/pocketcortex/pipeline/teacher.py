@@ -1,5 +1,6 @@
 """The teacher by itself: train it, map it to sessions it never saw, score it beside its peers."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,16 +8,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import safetensors.torch
 import torch
 from jaxtyping import Float
 from scipy.optimize import nnls
 from torch import nn
 from torch.nn import functional as F
 
-from pocketcortex.core import (
-    InputError,
-    StimulusSet,
-)
+from pocketcortex.core import InputError, StimulusSet, write_json
 from pocketcortex.mapping import FactorizedMapping, RidgeLOO
 from pocketcortex.metrics import pearson_r2
 from pocketcortex.models import (
@@ -91,12 +90,18 @@ class Prior:
         self, stimuli: StimulusSet, advance: Callable[[int], None] = lambda n: None
     ) -> PriorFeatures:
         """Return the features of images, computing those that are not stored."""
-        both = self._store.features(self._backbone, stimuli, advance=advance)[:, :, 0, 0]
-        both = np.asarray(both, dtype=np.float32)
+        return self._split(self._store.features(self._backbone, stimuli, advance=advance))
+
+    def features(self, images: torch.Tensor) -> PriorFeatures:
+        """Return the features of raw images, storing nothing."""
+        return self._split(self._backbone(images).cpu().numpy())
+
+    def _split(self, both: np.ndarray) -> PriorFeatures:
+        flattened = np.asarray(both[:, :, 0, 0], dtype=np.float32)
         n_outputs = len(self.model.bias)
         rows, columns = (size // _POOLED for size in self.model.spatial.shape[1:])
-        maps = both[:, :-n_outputs].reshape(len(both), -1, rows, columns)
-        return PriorFeatures(maps, both[:, -n_outputs:])
+        maps = flattened[:, :-n_outputs].reshape(len(both), -1, rows, columns)
+        return PriorFeatures(maps, flattened[:, -n_outputs:])
 
 
 class _MapsAndOutputs(nn.Module):
@@ -117,6 +122,37 @@ class _MapsAndOutputs(nn.Module):
 
 
 @dataclass(frozen=True)
+class PriorMaps:
+    """Maps from a published model's features to neurons.
+
+    Attributes
+    ----------
+    outputs, outputs_intercept
+        Coefficients of its answers.
+    mixing, spatial, maps_intercept
+        Weights of its channels and of their positions.
+    """
+
+    outputs: Float[np.ndarray, "n_outputs n_neurons"]
+    outputs_intercept: Float[np.ndarray, " n_neurons"]
+    mixing: Float[np.ndarray, "n_neurons channels"]
+    spatial: Float[np.ndarray, "n_neurons rows columns"]
+    maps_intercept: Float[np.ndarray, " n_neurons"]
+
+    def predict(
+        self, features: PriorFeatures
+    ) -> tuple[Float[np.ndarray, "n n_neurons"], Float[np.ndarray, "n n_neurons"]]:
+        """Return predictions from the answers and from the maps."""
+        n, channels = features.maps.shape[:2]
+        placed = features.maps.reshape(n * channels, -1) @ self.spatial.reshape(
+            len(self.spatial), -1
+        ).T.astype(np.float32)
+        mixed = np.einsum("nck,kc->nk", placed.reshape(n, channels, -1), self.mixing)
+        from_outputs = features.outputs @ self.outputs + self.outputs_intercept
+        return from_outputs, mixed + self.maps_intercept
+
+
+@dataclass(frozen=True)
 class MappedTeacher:
     """The ensemble, and a published model where there is one, mapped to one session's neurons.
 
@@ -124,28 +160,23 @@ class MappedTeacher:
     ----------
     ensemble
         The members with their maps; answers are z-scored responses.
-    held_out_predictions
-        Predictions for the fitted images, each by maps that did not see it.
     weights
         Of the ensemble, of ridge from the published model's answers and of a factorized map from
         its maps, in the sum of the three that is the teacher's answer.
-    from_outputs, from_maps
+    prior
         The published model's maps to the neurons, None without one.
     """
 
     ensemble: EnsembleModel
-    held_out_predictions: Float[np.ndarray, "n_stimuli n_neurons"]
     weights: tuple[float, float, float] = (1.0, 0.0, 0.0)
-    from_outputs: RidgeLOO | None = None
-    from_maps: FactorizedMapping | None = None
+    prior: PriorMaps | None = None
 
     @property
     def n_parameters(self) -> int:
         """Numbers in the members and all maps, the backbone and the published model not counted."""
         count = self.ensemble.n_parameters
-        if self.from_outputs is not None and self.from_maps is not None:
-            count += self.from_outputs.coef_.size
-            count += self.from_maps.mixing_.size + self.from_maps.spatial_.size
+        if self.prior is not None:
+            count += self.prior.outputs.size + self.prior.mixing.size + self.prior.spatial.size
         return count
 
     def predict(
@@ -155,17 +186,47 @@ class MappedTeacher:
     ) -> Float[np.ndarray, "n n_neurons"]:
         """Return predictions from backbone features and the published model's, float32."""
         predicted = self.weights[0] * predict_responses(self.ensemble, features)
-        if self.from_outputs is not None and self.from_maps is not None and prior is not None:
-            predicted = predicted + self.weights[1] * self.from_outputs.predict(prior.outputs)
-            predicted += self.weights[2] * self.from_maps.predict(prior.maps)
+        if self.prior is not None and prior is not None:
+            from_outputs, from_maps = self.prior.predict(prior)
+            predicted = predicted + self.weights[1] * from_outputs + self.weights[2] * from_maps
         return np.asarray(predicted, dtype=np.float32)
+
+    def save(self, folder: Path) -> None:
+        """Write the maps, without the members, into a new folder."""
+        folder.mkdir(parents=True)
+        arrays = {
+            "weights": self.ensemble.weights.cpu().contiguous(),
+            "intercepts": self.ensemble.intercepts.cpu().contiguous(),
+        }
+        if self.prior is not None:
+            arrays |= {
+                f"prior.{name}": torch.from_numpy(np.ascontiguousarray(value))
+                for name, value in vars(self.prior).items()
+            }
+        safetensors.torch.save_file(arrays, folder / "maps.safetensors")
+        write_json(folder / "teacher.json", {"weights": self.weights})
+
+    @classmethod
+    def load(cls, folder: Path, members: Sequence[EnsembleMember]) -> "MappedTeacher":
+        """Read what `save` wrote, for the same members."""
+        arrays = safetensors.torch.load_file(folder / "maps.safetensors")
+        a, b, c = json.loads((folder / "teacher.json").read_text())["weights"]
+        device = next(members[0].parameters()).device
+        ensemble = EnsembleModel(members, arrays["weights"], arrays["intercepts"]).to(device)
+        prefix = "prior."
+        found = {
+            name.removeprefix(prefix): value.numpy()
+            for name, value in arrays.items()
+            if name.startswith(prefix)
+        }
+        return cls(ensemble.eval(), (a, b, c), PriorMaps(**found) if found else None)
 
 
 def map_teacher(
     members: Sequence[EnsembleMember],
     session: SessionFeatures,
     prior: PriorFeatures | None = None,
-) -> MappedTeacher:
+) -> tuple[MappedTeacher, Float[np.ndarray, "n_stimuli n_neurons"]]:
     """Map the ensemble, and a published model's features, to a session's neurons.
 
     The weights, none negative, are those of least squared error of the predictions held out within
@@ -179,10 +240,14 @@ def map_teacher(
         The images and responses to map to; nothing else of the session is seen.
     prior
         The published model's features of the same images.
+
+    Returns
+    -------
+    The mapped teacher, and predictions for the fitted images, each by maps that did not see it.
     """
     ensemble, held_out = map_ensemble(members, session)
     if prior is None:
-        return MappedTeacher(ensemble, held_out)
+        return MappedTeacher(ensemble), held_out
     targets = session.z_scored()
     device = ensemble.weights.device.type
     from_outputs = RidgeLOO(device=device).fit(prior.outputs, targets)
@@ -192,7 +257,14 @@ def map_teacher(
     weights, _ = nnls(stacked, targets.ravel())
     mixed = (stacked @ weights).reshape(targets.shape)
     a, b, c = (float(w) for w in weights)
-    return MappedTeacher(ensemble, mixed, (a, b, c), from_outputs, from_maps)
+    maps = PriorMaps(
+        from_outputs.coef_,
+        from_outputs.intercept_,
+        from_maps.mixing_,
+        from_maps.spatial_,
+        from_maps.intercept_,
+    )
+    return MappedTeacher(ensemble, (a, b, c), maps), mixed
 
 
 @dataclass(frozen=True)
@@ -246,7 +318,7 @@ class TeacherScores:
         if len(self.backbone.layers) > 1:
             found[BACKBONE_RIDGE] = ridge.fit(flat(fit), targets).predict(flat(held))
         prior = [self.prior(s) for s in sets] if self.prior else [None, None]
-        teacher = map_teacher(self.members, session, prior[0])
+        teacher, _ = map_teacher(self.members, session, prior[0])
         found[TEACHER] = predict_responses(teacher.ensemble, held)
         facts: dict[str, tuple[float, ...]] = {}
         if prior[1] is not None:

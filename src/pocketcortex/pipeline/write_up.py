@@ -10,6 +10,8 @@ import torch
 
 from pocketcortex.core import read_array
 from pocketcortex.models import CompactModel
+from pocketcortex.pipeline import compression
+from pocketcortex.pipeline.config import StudentsConfig
 from pocketcortex.pipeline.scores import NOISE_CORRECTED, R2
 from pocketcortex.pipeline.stages import COMPACT, Stages
 from pocketcortex.pipeline.teacher import BACKBONE_RIDGE, PUBLISHED, TEACHER
@@ -23,13 +25,17 @@ def write_up(
     """Write ``report.html`` with its figures and tables into `folder`."""
     summary = json.loads((scores / "summary.json").read_text())
     table = pd.read_parquet(scores / "scores.parquet")
-    models = stages.load_compact(compact)
+    models = compression.load_models(stages, compact)
     metric = NOISE_CORRECTED if NOISE_CORRECTED in summary["scores"] else R2
     medians = summary["scores"][metric]
-    best = _best_neuron(table, metric)
-    index = int(np.flatnonzero(stages.inputs.usable == best)[0])
-    score = table.query("neuron == @best and model == @COMPACT and metric == @metric")["value"]
-    n = f"{summary['n_neurons']} neurons, {summary['n_images_held_out']} held-out images"
+    session, best = _best_neuron(table, metric)
+    neurons = [(t.fit.id, int(k)) for t in stages.inputs.tests for k in t.usable]
+    index = neurons.index((session, best))
+    score = table.query(
+        "session == @session and neuron == @best and model == @COMPACT and metric == @metric"
+    )["value"]
+    held_out = sum(s["n_images_held_out"] for s in summary["sessions"].values())
+    n = f"{summary['n_neurons']} neurons, {held_out} held-out images"
     counts = summary["n_parameters"]
     headline: list[tuple[str, str | int | float | None, str]] = [
         (
@@ -49,7 +55,7 @@ def write_up(
     )
     write_report(
         ReportContent(
-            title=f"Compact models of session {summary['session']}",
+            title=f"Compact models of {_named(list(summary['sessions']))}",
             subtitle=_subtitle(stages, summary),
             headline=headline,
             scores=table,
@@ -59,9 +65,11 @@ def write_up(
                 "natural": read_array(stimuli / "natural.npy"),
                 "synthesized": read_array(stimuli / "synthesized.npy"),
             },
-            neuron_labels=[f"neuron {k}" for k in stages.inputs.usable],
+            neuron_labels=[
+                f"neuron {k}" if len(summary["sessions"]) == 1 else f"{s}, {k}" for s, k in neurons
+            ],
             weights=compact_weights(
-                models[index], f"{summary['session']}, neuron {best}", float(score.iloc[0])
+                models[index], f"{session}, neuron {best}", float(score.iloc[0])
             ),
             methods=_methods(stages, summary),
             provenance=record | {"config": stages.config.model_dump(mode="json")},
@@ -99,18 +107,25 @@ def compact_weights(model: CompactModel, name: str, r2: float) -> CompactWeights
     )
 
 
-def _best_neuron(table: pd.DataFrame, metric: str) -> int:
+def _best_neuron(table: pd.DataFrame, metric: str) -> tuple[str, int]:
     """Return the neuron that compact models predict best, the one whose weights are drawn."""
     rows = table[(table["model"] == COMPACT) & (table["metric"] == metric)]
     values = rows["value"].fillna(-np.inf).to_numpy()
-    return int(rows["neuron"].to_numpy()[np.argmax(values)])
+    best = rows.iloc[int(np.argmax(values))]
+    return str(best["session"]), int(best["neuron"])
+
+
+def _named(sessions: list[str]) -> str:
+    return f"session{'s' * (len(sessions) > 1)} {', '.join(sessions)}"
 
 
 def _subtitle(stages: Stages, summary: dict[str, Any]) -> str:
     kind = "in-silico cortex" if stages.config.recordings.insilico else "recordings"
+    tests = summary["sessions"].values()
+    fit, held_out = (sum(s[f"n_images_{half}"] for s in tests) for half in ("fit", "held_out"))
     return (
-        f"{kind}: {len(stages.inputs.train)} training sessions, {summary['n_images_fit']} images "
-        f"to fit and {summary['n_images_held_out']} held out, seed {summary['seed']}"
+        f"{kind}: {len(stages.inputs.train)} training sessions, {fit} images "
+        f"to fit and {held_out} held out, seed {summary['seed']}"
     )
 
 
@@ -118,7 +133,7 @@ def _methods(stages: Stages, summary: dict[str, Any]) -> list[str]:
     config = stages.config
     drawn = f"{summary['n_images_distilled']:,}"
     lines = [
-        "Scores are on the second half of the test session's images, which nothing else in the "
+        "Scores are on the second half of each test session's images, which nothing else in the "
         "run has used. r2 is the squared Pearson correlation with the mean over repeats; "
         "noise-corrected r2 is the unbiased estimator with each image's own noise and number of "
         "repeats. Neither is clipped. Intervals: 95 % bootstrap over images "
@@ -135,8 +150,7 @@ def _methods(stages: Stages, summary: dict[str, Any]) -> list[str]:
             else ", summed with a published shared model mapped to them too, by weights of least "
             "held-out error within the first half."
         ),
-        f"Student: one network of {list(config.students.filters)} filters with a factorized "
-        f"readout for each neuron, fitted to the teacher's responses to {drawn} images.",
+        _of_students(config.students, drawn),
         "Compact: each neuron's copy of the student, pruned at "
         f"{config.compact.threshold:.0%} of the variance a layer, then trained further by itself. "
         "Parameters count everything stored, batch-norm statistics and spatial readout included.",
@@ -144,3 +158,17 @@ def _methods(stages: Stages, summary: dict[str, Any]) -> list[str]:
     if PUBLISHED in summary["n_parameters"]:
         lines.append("Published: the released compact models of the same neurons.")
     return lines
+
+
+def _of_students(settings: StudentsConfig, n_images: str) -> str:
+    filters = list(settings.filters)
+    if settings.kind == "separate":
+        return (
+            f"Student: one network of {filters} filters for each neuron, fitted to the teacher's "
+            f"responses to {n_images} images."
+        )
+    start = "" if settings.start is None else ", its layers started from a published shared model's"
+    return (
+        f"Student: one network of {filters} filters with a factorized readout for each "
+        f"neuron{start}, fitted to the teacher's responses to {n_images} images."
+    )

@@ -1,6 +1,6 @@
 """Training: the ensemble over sessions, distillation into students, retraining of pruned models."""
 
-from pocketcortex.training.distill import Distillation, distill, refresh_batch_norm, retrain
+from pocketcortex.training.distill import distill_shared, refresh_batch_norm
 from pocketcortex.training.ensemble import (
     SessionFeatures,
     embed,
@@ -9,18 +9,31 @@ from pocketcortex.training.ensemble import (
     member_disagreement,
     predict_responses,
 )
+from pocketcortex.training.optimize import Distillation, Monitor
 from pocketcortex.training.schedule import EnsembleTraining
+from pocketcortex.training.students import (
+    Distilled,
+    distill_students,
+    new_students,
+    retrain,
+    students_on_trunk,
+)
 
 __all__ = [
     "Distillation",
+    "Distilled",
     "EnsembleTraining",
+    "Monitor",
     "SessionFeatures",
-    "distill",
+    "distill_shared",
+    "distill_students",
     "embed",
     "fit_members",
     "map_ensemble",
     "member_disagreement",
+    "new_students",
     "predict_responses",
     "refresh_batch_norm",
     "retrain",
+    "students_on_trunk",
 ]

@@ -1,216 +1,195 @@
-"""Distil a teacher into one small network for all neurons, and retrain pruned models."""
+"""Distil a teacher: into one network for all neurons, or into one small network a neuron."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import scipy.ndimage
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from pocketcortex.core import InputError
-from pocketcortex.models import CompactModel, CompactStack, SharedCompactModel
-from pocketcortex.training.checkpoint import (
-    load_optimizer,
-    optimizer_tensors,
-    read_checkpoint,
-    save_checkpoint,
-)
-from pocketcortex.training.schedule import one_cycle
+from pocketcortex.core import InputError, StimulusSet
+from pocketcortex.models import CompactLayers, SharedCompactModel
+from pocketcortex.training.checkpoint import load_optimizer, optimizer_tensors
+from pocketcortex.training.optimize import ADAM_EPS, Distillation, moments, optimize, raw_batches
+from pocketcortex.training.schedule import seeded
 
-ADAM_EPS = 1e-7
+N_TRUNK = 3
+"""Layers of a shared trunk: the first three, as in the published shared models."""
+N_STATISTICS = 1024
+"""Images over which batch-norm statistics are taken anew after training."""
 _STATISTICS_BATCH = 32
-_GROUP_FILTERS = 48
-"""First-layer filters retrained together on a CPU, so that a batch's maps stay in its cache."""
 
 
-@dataclass(frozen=True)
-class Distillation:
-    """How students are fitted to the teacher's responses.
-
-    Attributes
-    ----------
-    n_epochs
-        Passes over the images.
-    learning_rate
-        Peak of Adam's learning rate: linear warm-up over the first tenth of the steps, then a
-        cosine to zero. (Published: constant 1e-4 over 12 million images.)
-    batch_size
-        Images a step.
-    smoothing
-        Standard deviation in pixels of the Gaussian that smooths depthwise kernels and spatial
-        readouts after each epoch but the last; 0 for none.
-    mixing_l1
-        Weight of the mean absolute mixing weight in the loss of a shared network: fewer filters
-        a neuron.
-    """
-
-    n_epochs: int = 4
-    learning_rate: float = 2e-3
-    batch_size: int = 32
-    smoothing: float = 0.5
-    mixing_l1: float = 0.0
-
-
-def distill(
-    images: UInt8[np.ndarray, "n_stimuli 3 height width"],
+def distill_shared(
+    stimuli: StimulusSet,
     responses: Float[np.ndarray, "n_stimuli n_neurons"],
     filters: Sequence[int],
     distillation: Distillation,
     *,
     seed: int,
+    start: CompactLayers | None = None,
+    n_start: int = 5,
+    n_frozen: int = 0,
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> SharedCompactModel:
-    """Return a shared network fitted to the teacher's responses to images.
+    """Return one network for all neurons, fitted to the teacher's responses to images.
 
-    All neurons train at once on the same layers, so a population costs what one student costs;
+    All neurons train at once on the same layers, so a population costs what one student costs.
     `SharedCompactModel.compact_models` then gives each neuron its own copy to prune. The squared
     error of each neuron is divided by the variance of its targets; the answers come back in the
-    targets' units. Batch-norm statistics are taken anew over the images at the end.
+    targets' units. Batch-norm statistics are taken anew at the end over 1,024 of the images.
 
     Parameters
     ----------
-    images
-        Any images, levels 0..255.
+    stimuli
+        Any images; decoded as they are needed.
     responses
-        The teacher's responses to them.
+        The teacher's responses to them; may be memory-mapped.
     filters
-        Filters per layer of the shared network.
+        Filters per layer of the network.
     distillation
-        Optimisation.
+        Optimisation; `patience` is not used.
     seed
         Seed of weights and order; the same seed gives the same network on a CPU.
+    start
+        Layers to start from in place of random ones, of another shared network.
+    n_start
+        How many of them are copied, first layer first; their filters must agree.
+    n_frozen
+        First layers that stay as they start: 3 with no `start` gives fixed random filters.
     device
         Where to train.
     checkpoint
-        File to go on from and to write after each epoch, None for neither.
+        File to go on from and to write, None for neither.
     advance
         Told after each step how many images were used, for a progress bar.
 
     Raises
     ------
     InputError
-        If images and responses disagree in number, or a response is constant or not finite.
+        If images and responses disagree in number, a response is constant or not finite, or
+        `start` has other numbers of filters.
 
     References
     ----------
-    Cowley et al., bioRxiv 2023.11.22.568315, Methods, "Compact models", "Shared compact models".
+    Cowley et al., bioRxiv 2023.11.22.568315, Methods, "Shared compact models", Fig. 3d-f.
     """
-    mean, sd = _moments(images, responses)
-    targets = torch.from_numpy(((responses - mean) / sd).astype(np.float32)).to(device)
-    height, width = images.shape[2:]
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        model = SharedCompactModel(filters, responses.shape[1], (height, width))
+    mean, sd = moments(stimuli, responses)
+    model = seeded(
+        seed, lambda: SharedCompactModel(filters, responses.shape[1], stimuli.image_size)
+    )
+    if start is not None:
+        copy_layers(start, model.layers, n_start)
     model.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def loss(batch: Tensor, index: np.ndarray) -> Tensor:
-        error: Tensor = (model(batch) - targets[index]).square().mean(0).sum()
-        return error + distillation.mixing_l1 * model.mixing.abs().mean(1).sum()
-
-    def smooth() -> None:
-        for layer in model.layers.depthwise:
-            smooth_(layer.weight, distillation.smoothing)
-        smooth_(model.spatial, distillation.smoothing)
-
-    model.train()
-    _optimize(
-        model, images, loss, smooth, distillation,
+    sample = statistics_sample(stimuli, seed)
+    if n_frozen and start is None:
+        refresh_batch_norm(model.train(), sample)
+    learner = _Shared(model, responses, mean, sd, distillation, n_frozen)
+    optimize(
+        learner, stimuli, distillation,
         seed=seed, device=device, checkpoint=checkpoint, advance=advance,
     )  # fmt: skip
-    refresh_batch_norm(model, images[: 32 * _STATISTICS_BATCH])
+    refresh_batch_norm(model, sample)
     with torch.no_grad():
         scale = torch.from_numpy(sd.astype(np.float32)).to(device)
         model.mixing.mul_(scale[:, None])
         model.bias.mul_(scale).add_(torch.from_numpy(mean.astype(np.float32)).to(device))
-    return model.eval()
+    return model.requires_grad_(True).eval()
 
 
-def retrain(
-    models: Sequence[CompactModel],
-    images: UInt8[np.ndarray, "n_stimuli 3 height width"],
-    responses: Float[np.ndarray, "n_stimuli n_models"],
-    distillation: Distillation,
-    *,
-    seed: int,
-    device: str | torch.device = "cpu",
-    checkpoint: Path | None = None,
-    advance: Callable[[int], None] = lambda n: None,
-) -> list[CompactModel]:
-    """Return pruned models trained further on the teacher's responses, all of their weights.
+class _Shared:
+    """Trains a shared network; see `optimize.Learner`."""
 
-    Each model is independent of the others; they run as stacks of a few models that fit in a CPU's
-    cache. Batch-norm statistics stay as pruning left them.
+    n_active = 1
 
-    Parameters
-    ----------
-    models
-        One model a neuron.
-    images, responses, distillation, seed, device, checkpoint, advance
-        As in `distill`; `responses` has one column a model.
+    def __init__(
+        self,
+        model: SharedCompactModel,
+        responses: np.ndarray,
+        mean: np.ndarray,
+        sd: np.ndarray,
+        distillation: Distillation,
+        n_frozen: int,
+    ) -> None:
+        self._model, self._responses, self._mean, self._sd = model, responses, mean, sd
+        self._distillation = distillation
+        model.train()
+        for part in _parts(model.layers, n_frozen):
+            part.requires_grad_(False).eval()
+        readout = [model.mixing, model.spatial, model.bias]
+        layers = [p for p in model.layers.parameters() if p.requires_grad]
+        self._optimizer = adam(layers, readout, distillation)
+
+    def step(self, images: Tensor, index: np.ndarray, rate: float) -> None:
+        targets = z_scored(self._responses, index, self._mean, self._sd).to(images.device)
+        loss = (self._model(images) - targets).square().mean(0).sum()
+        if self._distillation.mixing_l1:
+            loss = loss + self._distillation.mixing_l1 * self._model.mixing.abs().mean(1).sum()
+        descend(self._optimizer, loss, rate)
+
+    def end_epoch(self, *, last: bool) -> None:
+        if last:
+            return
+        for layer in self._model.layers.depthwise:
+            if layer.weight.requires_grad:
+                smooth_(layer.weight, self._distillation.smoothing)
+        smooth_(self._model.spatial, self._distillation.smoothing)
+
+    def tensors(self) -> dict[str, Tensor]:
+        state = {f"model.{name}": tensor for name, tensor in self._model.state_dict().items()}
+        return state | optimizer_tensors(self._optimizer)
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        self._model.load_state_dict(with_prefix(tensors, "model."))
+        load_optimizer(self._optimizer, tensors)
+
+
+def copy_layers(source: CompactLayers, target: CompactLayers, n: int) -> None:
+    """Copy the first n layers and the image mean.
 
     Raises
     ------
     InputError
-        As `distill`, or if the columns are not one a model.
+        If the two have other numbers of filters there.
     """
-    _, sd = _moments(images, responses)
-    if len(models) != responses.shape[1]:
-        raise InputError(f"{len(models)} models for {responses.shape[1]} columns of responses")
-    targets = torch.from_numpy(responses.astype(np.float32)).to(device)
-    weight = torch.from_numpy((1 / sd**2).astype(np.float32)).to(device)
-    on_cpu = torch.device(device).type == "cpu"
-    groups = CompactStack(models).split(_GROUP_FILTERS if on_cpu else 2**62)
-    trained: list[CompactModel] = []
-    for number, group in enumerate(groups):
-        stack = group.to(device).eval()  # batch-norm statistics frozen
-        n_models = len(stack)
-        columns = slice(len(trained), len(trained) + n_models)
-
-        def loss(
-            batch: Tensor,
-            index: np.ndarray,
-            stack: CompactStack = stack,
-            columns: slice = columns,
-        ) -> Tensor:
-            error: Tensor = (stack(batch) - targets[index][:, columns]).square().mean(0)
-            return (error * weight[columns]).sum()
-
-        def smooth(stack: CompactStack = stack) -> None:
-            for kernels in list(stack.kernels)[1:]:
-                smooth_(kernels, distillation.smoothing)
-            smooth_(stack.readout, distillation.smoothing)
-
-        def advance_all(n: int, n_models: int = n_models) -> None:
-            advance(n * n_models)
-
-        path = None if checkpoint is None else checkpoint.with_suffix(f".{number}.safetensors")
-        _optimize(
-            stack, images, loss, smooth, distillation,
-            seed=seed, device=device, checkpoint=path,
-            advance=advance_all,
-        )  # fmt: skip
-        trained += [model.eval() for model in stack.models()]
-    return trained
+    if source.filters[:n] != target.filters[:n]:
+        raise InputError(
+            f"the layers to start from have {list(source.filters[:n])} filters, the network "
+            f"{list(target.filters[:n])}; give both the same"
+        )
+    target.image_mean.copy_(source.image_mean)
+    for of, to in zip(_parts(source, n), _parts(target, n), strict=True):
+        to.load_state_dict(of.state_dict())
 
 
-def refresh_batch_norm(model: nn.Module, images: UInt8[np.ndarray, "n 3 height width"]) -> None:
-    """Replace batch-norm statistics by the mean over batches of these images."""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+def _parts(layers: CompactLayers, n: int) -> list[nn.Module]:
+    """Return the modules of the first n layers."""
+    parts: list[nn.Module] = []
+    parts.extend([layers.conv][:n])
+    for group in (layers.depthwise, layers.pointwise):
+        parts.extend(group[: max(0, n - 1)])
+    return parts + list(layers.norms)[:n]
+
+
+def refresh_batch_norm(model: nn.Module, stimuli: StimulusSet) -> None:
+    """Replace statistics of batch norms in training mode by their mean over batches; then `eval`.
+
+    Norms in evaluation mode, those of a frozen trunk, keep theirs.
+    """
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d) and m.training]
     momenta = [norm.momentum for norm in norms]
     device = next(model.parameters()).device
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
-    model.train()
     with torch.no_grad():
-        for start in range(0, len(images), _STATISTICS_BATCH):
-            model(torch.from_numpy(images[start : start + _STATISTICS_BATCH]).to(device))
+        for images in raw_batches(stimuli, _STATISTICS_BATCH):
+            model(torch.from_numpy(images).to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     model.eval()
@@ -226,57 +205,37 @@ def smooth_(weights: Tensor, sigma: float) -> None:
             weights.copy_(torch.from_numpy(smoothed))
 
 
-def _moments(images: np.ndarray, responses: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation of each column; refuse what cannot be distilled."""
-    if len(images) != len(responses):
-        raise InputError(f"{len(images)} images for responses to {len(responses)}")
-    constant = (responses == responses[:1]).all(axis=0)
-    bad = np.flatnonzero(~np.isfinite(responses).all(axis=0) | constant)
-    if len(bad):
-        raise InputError(f"teacher responses of neurons {bad.tolist()} are constant or not finite")
-    return responses.mean(axis=0), responses.std(axis=0)
+def z_scored(responses: np.ndarray, index: np.ndarray, mean: np.ndarray, sd: np.ndarray) -> Tensor:
+    """Return some rows of the targets in units of their standard deviation, float32."""
+    return torch.from_numpy(((responses[index] - mean) / sd).astype(np.float32))
 
 
-def _optimize(
-    model: nn.Module,
-    images: np.ndarray,
-    loss: Callable[[Tensor, np.ndarray], Tensor],
-    smooth: Callable[[], None],
-    distillation: Distillation,
-    *,
-    seed: int,
-    device: str | torch.device,
-    checkpoint: Path | None,
-    advance: Callable[[int], None],
-) -> None:
-    """Minimise `loss(batch, index)` with Adam, epoch by epoch, going on from a checkpoint."""
-    optimizer = torch.optim.Adam(model.parameters(), eps=ADAM_EPS)
-    size = distillation.batch_size
-    per_epoch = len(images) // size or 1
-    first = 0
-    if checkpoint is not None and (saved := read_checkpoint(checkpoint)) is not None:
-        tensors, numbers = saved
-        first = numbers["epoch"]
-        prefix = "model."
-        model.load_state_dict(
-            {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-        )
-        load_optimizer(optimizer, tensors)
-        advance(first * per_epoch * min(size, len(images)))
-    for epoch in range(first, distillation.n_epochs):
-        order = np.random.default_rng([seed, epoch]).permutation(len(images))
-        for step in range(per_epoch):
-            index = np.sort(order[step * size : (step + 1) * size])
-            done, n_steps = epoch * per_epoch + step, distillation.n_epochs * per_epoch
-            for group in optimizer.param_groups:
-                group["lr"] = one_cycle(distillation.learning_rate, done, n_steps, 0.1)
-            batch = torch.from_numpy(images[index]).to(device)
-            optimizer.zero_grad()
-            loss(batch, index).backward()
-            optimizer.step()
-            advance(len(index))
-        if epoch < distillation.n_epochs - 1:
-            smooth()
-        if checkpoint is not None:
-            state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-            save_checkpoint(checkpoint, state | optimizer_tensors(optimizer), {"epoch": epoch + 1})
+def adam(
+    layers: Sequence[nn.Parameter], readout: Sequence[nn.Parameter], distillation: Distillation
+) -> torch.optim.Adam:
+    """Return the optimiser, with a learning rate of its own for readouts."""
+    groups = [
+        {"params": list(layers), "factor": 1.0},
+        {"params": list(readout), "factor": distillation.readout_rate},
+    ]
+    return torch.optim.Adam([g for g in groups if g["params"]], eps=ADAM_EPS, fused=True)
+
+
+def descend(optimizer: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+    """Take one step down the loss."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with a prefix, without it."""
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+
+def statistics_sample(stimuli: StimulusSet, seed: int) -> StimulusSet:
+    """Return the images over which statistics are taken."""
+    order = np.random.default_rng([seed, 2**31]).permutation(len(stimuli))
+    return stimuli.take(np.sort(order[:N_STATISTICS]))

@@ -40,6 +40,11 @@ class FeatureStore:
         key = f"{CODE_VERSION}|{backbone.key}|{stimuli.fingerprint}"
         return self.folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.npy"
 
+    def stored(self, backbone: Backbone, stimuli: StimulusSet) -> np.ndarray | None:
+        """Return the features if the store has them whole, memory-mapped read-only."""
+        path = self.path(backbone, stimuli)
+        return _mapped(path) if self._is_whole(path) else None
+
     def features(
         self,
         backbone: Backbone,
