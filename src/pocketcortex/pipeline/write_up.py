@@ -60,6 +60,7 @@ def write_up(
             headline=headline,
             scores=table,
             parameters=counts,
+            sizes=pd.read_parquet(scores / "sizes.parquet"),
             filters=np.array([m.filters_per_layer for m in models]),
             galleries={
                 "natural": read_array(stimuli / "natural.npy"),

@@ -34,6 +34,8 @@ class ReportContent:
         stimuli behind it, and, where the score is NaN, the reason.
     parameters
         Model name to number of parameters; for one model per neuron, the median.
+    sizes
+        One row per session, neuron and model of its own: ``n_parameters``; None for none.
     filters
         Filters of every compact model in six stages: layer 0's kernels, the depthwise kernels of
         layers 1 to 4, spatial readouts.
@@ -66,6 +68,7 @@ class ReportContent:
     headline: Sequence[Tile]
     scores: pd.DataFrame
     parameters: Mapping[str, int | float] = field(default_factory=dict)
+    sizes: pd.DataFrame | None = None
     filters: Int[np.ndarray, "_ 6"] | None = None
     galleries: Mapping[str, UInt8[np.ndarray, "_ 3 _ _"]] = field(default_factory=dict)
     neuron_labels: Sequence[str] = ()

@@ -83,6 +83,20 @@ def _accuracy(content: ReportContent) -> Iterator[ReportFigure]:
 
 
 def _size(content: ReportContent) -> Iterator[ReportFigure]:
+    if content.sizes is not None:
+        metric = str(content.scores["metric"].iloc[-1])  # the noise-corrected one, if there is one
+        yield ReportFigure(
+            "pareto", "size", f"{metric_label(metric)} against the number of parameters",
+            "Every neuron under every model that has a size of its own for each neuron, and the "
+            "models of all neurons together at their one size. Large markers: medians, with the "
+            "median's interval. Parameters as in the figure below, on a logarithmic axis.",
+            plots.render_figure(
+                plots.plot_pareto(
+                    _sized(content, content.sizes, metric), metric=metric_label(metric),
+                    median_ci=content.median_ci.get(metric),
+                )
+            ),
+        )  # fmt: skip
     if content.parameters:
         yield ReportFigure(
             "parameters", "size", "Parameters",
@@ -100,6 +114,21 @@ def _size(content: ReportContent) -> Iterator[ReportFigure]:
             "readouts. Bars and figures: medians over models.",
             plots.render_figure(plots.plot_filters_per_layer(content.filters)),
         )  # fmt: skip
+
+
+def _sized(
+    content: ReportContent, sizes: pd.DataFrame, metric: str
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Return each model's parameters and scores, neuron by neuron."""
+    rows = content.scores[content.scores["metric"] == metric]
+    rows = rows.merge(sizes, how="left", on=["session", "neuron", "model"])
+    of_all = rows["model"].map(content.parameters)
+    rows["n_parameters"] = rows["n_parameters"].fillna(of_all)
+    rows = rows[rows["n_parameters"].notna()]
+    return {
+        str(model): (part["n_parameters"].to_numpy(np.float64), part["value"].to_numpy(np.float64))
+        for model, part in rows.groupby("model", sort=False)
+    }
 
 
 def _stimuli(content: ReportContent) -> Iterator[ReportFigure]:

@@ -16,6 +16,7 @@ from pocketcortex.training.schedule import one_cycle
 
 ADAM_EPS = 1e-7
 _IMAGES_A_CHECKPOINT = 20_000
+_ROWS = 65_536
 
 
 @dataclass(frozen=True)
@@ -204,11 +205,15 @@ def moments(
         raise InputError(f"{len(stimuli)} images for responses to {len(responses)}")
     if not len(stimuli):
         raise InputError("there are no images to distil with")
-    constant = (responses == responses[:1]).all(axis=0)
-    bad = np.flatnonzero(~np.isfinite(responses).all(axis=0) | constant)
+    chunks = [responses[a : a + _ROWS] for a in range(0, len(responses), _ROWS)]
+    constant = np.all([(chunk == responses[0]).all(axis=0) for chunk in chunks], axis=0)
+    finite = np.all([np.isfinite(chunk).all(axis=0) for chunk in chunks], axis=0)
+    bad = np.flatnonzero(~finite | constant)
     if len(bad):
         raise InputError(f"teacher responses of neurons {bad.tolist()} are constant or not finite")
-    return responses.mean(axis=0, dtype=np.float64), responses.std(axis=0, dtype=np.float64)
+    mean = sum(chunk.sum(axis=0, dtype=np.float64) for chunk in chunks) / len(responses)
+    squares = sum(np.square(chunk - mean).sum(axis=0) for chunk in chunks)
+    return np.asarray(mean), np.sqrt(np.asarray(squares) / len(responses))
 
 
 def raw_batches(
