@@ -1,11 +1,12 @@
 """A stack of compact models answers, trains and comes apart as the models one by one."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pocketcortex.core import InputError
 from pocketcortex.models import CompactModel, CompactStack
@@ -33,6 +34,25 @@ def random_model(
 
 def ragged_models() -> list[CompactModel]:
     return [random_model(filters, seed=k) for k, filters in enumerate(RAGGED)]
+
+
+def on_trunk(n_shared: int) -> list[CompactModel]:
+    """Return three models whose first layers are the same."""
+    trunk = (3, 5, 2, 4)[:n_shared]
+    rests = ([4, 3, 5, 2, 6], [4, 1, 2, 4, 2], [4, 6, 2, 5, 3])
+    models = [random_model((*trunk, *f[n_shared:]), seed=k) for k, f in enumerate(rests)]
+    for model in models[1:]:
+        for index in range(n_shared):
+            for of, to in zip(layer_of(models[0], index), layer_of(model, index), strict=True):
+                to.load_state_dict(of.state_dict())
+    return models
+
+
+def layer_of(model: CompactModel, index: int) -> list[nn.Module]:
+    layers = model.layers
+    if index == 0:
+        return [layers.conv, layers.norms[0]]
+    return [layers.depthwise[index - 1], layers.pointwise[index - 1], layers.norms[index]]
 
 
 def some_images(n: int, seed: int = 0) -> Tensor:
@@ -204,3 +224,107 @@ def test_empty_stack_is_refused() -> None:
 def test_wrong_image_size_is_refused() -> None:
     with pytest.raises(InputError, match=r"takes images \(n, 3, 14, 17\)"):
         CompactStack(ragged_models())(torch.zeros(1, 3, 17, 14))
+
+
+# Models grown on one trunk.
+
+SHARED = pytest.mark.parametrize("n_shared", [1, 2, 3, 4])
+
+
+@SHARED
+@pytest.mark.parametrize("training", [True, False])
+def test_sharing_layers_changes_no_answer_and_no_gradient(n_shared: int, training: bool) -> None:
+    models, images = [m.train(training) for m in on_trunk(n_shared)], some_images(6)
+    stack = CompactStack(models, n_shared).train(training)
+    answer, expected = stack(images), answers(models, images)
+    torch.testing.assert_close(answer, expected)
+    torch.testing.assert_close(stack.read_out(stack.trunk(images)), answer)
+    answer.square().sum().backward()
+    expected.square().sum().backward()
+    for index in range(5):
+        parts = [torch.cat([p.grad.flatten() for p in kernels(m, index)]) for m in models]
+        of_stack = [stack.kernels[index].grad]
+        if index > 0:
+            of_stack += [p.grad for p in stack.mixing[index - 1]]
+        got = torch.cat([p.flatten() for p in of_stack])
+        if index < n_shared:  # every model pulls at the one layer
+            torch.testing.assert_close(got, torch.stack(parts).sum(0))
+        else:
+            torch.testing.assert_close(got.sort().values, torch.cat(parts).sort().values)
+    readouts = [m.readout.grad for m in models]
+    torch.testing.assert_close(stack.readout.grad, torch.cat(readouts))
+
+
+def kernels(model: CompactModel, index: int) -> list[nn.Parameter]:
+    """Return the weights of a layer but for biases and batch norm."""
+    return [part.get_parameter("weight") for part in layer_of(model, index)[:-1]]
+
+
+@SHARED
+def test_models_on_a_trunk_come_back_as_they_went_in(n_shared: int) -> None:
+    models, images = on_trunk(n_shared), some_images(3)
+    back = list(CompactStack(models, n_shared).eval().models())
+    assert [m.filters for m in back] == [m.filters for m in models]
+    assert_same_models(back, models)
+    assert torch.equal(answers(back, images), answers(models, images))
+    with torch.no_grad():
+        back[0].layers.conv.weight.zero_()  # each has its own copy
+    assert_same_models(back[1:], models[1:])
+
+
+@SHARED
+def test_shared_layers_are_kept_once(n_shared: int) -> None:
+    models = on_trunk(n_shared)
+    stack = CompactStack(models, n_shared)
+    parts = [part for index in range(n_shared) for part in layer_of(models[0], index)]
+    n_trunk = sum(p.numel() for part in parts for p in part.parameters())
+    assert sum(p.numel() for p in stack.trunk_parameters()) == n_trunk
+    apart = sum(p.numel() for p in CompactStack(models).parameters())
+    assert sum(p.numel() for p in stack.parameters()) == apart - 2 * n_trunk
+
+
+def test_a_trunk_can_be_frozen() -> None:
+    models, images = on_trunk(3), some_images(4)
+    stack = CompactStack(models, 3)
+    for parameter in stack.trunk_parameters():
+        parameter.requires_grad_(False)
+    before = copy.deepcopy(stack.state_dict())
+    optimizer = torch.optim.Adam([p for p in stack.parameters() if p.requires_grad], lr=0.01)
+    stack.eval()(images).square().sum().backward()
+    optimizer.step()
+    changed = {n for n, tensor in stack.state_dict().items() if not torch.equal(tensor, before[n])}
+    late = {f"{kind}.{k}" for kind in ("kernels", "biases") for k in (3, 4)}
+    late |= {f"mixing.{k}.{m}" for k in (2, 3) for m in range(3)}
+    late |= {f"norms.{k}.{name}" for k in (3, 4) for name in ("weight", "bias")}
+    assert changed == late | {"readout", "readout_bias"}
+
+
+def test_predict_keeps_models_on_a_trunk_together() -> None:
+    models, images = on_trunk(3) * 12, some_images(9)
+    stack = CompactStack(models, 3)
+    assert [len(part) for part in stack.split(1)] == [36]
+    torch.testing.assert_close(stack.predict(images), answers(models, images))
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [(0, "conv.bias"), (1, "depthwise.0.weight"), (2, "norms.2.running_var")],
+)
+def test_layers_that_differ_cannot_be_shared(layer: int, name: str) -> None:
+    models = on_trunk(3)
+    with torch.no_grad():
+        models[2].layers.state_dict()[name].flatten()[0] += 1e-3
+    with pytest.raises(InputError, match=f"models 0 and 2 differ in layer {layer}; shared layers"):
+        CompactStack(models, 3)
+    assert len(CompactStack(models, layer)) == 3
+
+
+def test_layers_of_other_sizes_cannot_be_shared() -> None:
+    with pytest.raises(InputError, match="models 0 and 1 differ in layer 0"):
+        CompactStack(ragged_models(), 1)
+
+
+@pytest.mark.parametrize("n_shared", [-1, 5])
+def test_a_last_layer_of_its_own_is_left_to_each_model(n_shared: int) -> None:
+    with pytest.raises(InputError, match=f"n_shared must be within 0..4, got {n_shared}"):
+        CompactStack(on_trunk(3), n_shared)

@@ -1,5 +1,6 @@
 """Models of neurons: the ensemble teacher, compact models, and many of them run as one."""
 
+from pocketcortex.models.accounting import ModelSize, count_macs, model_size
 from pocketcortex.models.compact import (
     CompactLayers,
     CompactModel,
@@ -13,6 +14,15 @@ from pocketcortex.models.ensemble import (
     EnsembleStack,
     FactorizedReadout,
 )
+from pocketcortex.models.export import (
+    ONNX_OPSET,
+    ExportFormat,
+    export_model,
+    export_name,
+    fold_batch_norm,
+    numpy_weights,
+)
+from pocketcortex.models.hub import ModelCard, push_to_hub
 from pocketcortex.models.published import import_compact_model, published_models
 from pocketcortex.models.shared import SharedCompactModel
 from pocketcortex.models.shared_published import (
@@ -23,6 +33,7 @@ from pocketcortex.models.shared_published import (
 from pocketcortex.models.stack import CompactStack
 
 __all__ = [
+    "ONNX_OPSET",
     "CompactLayers",
     "CompactModel",
     "CompactStack",
@@ -30,13 +41,23 @@ __all__ = [
     "EnsembleModel",
     "EnsembleShape",
     "EnsembleStack",
+    "ExportFormat",
     "FactorizedReadout",
+    "ModelCard",
+    "ModelSize",
     "ParameterCount",
     "SharedCompactModel",
+    "count_macs",
     "count_parameters",
+    "export_model",
+    "export_name",
+    "fold_batch_norm",
     "import_compact_model",
     "import_shared_model",
+    "model_size",
+    "numpy_weights",
     "published_models",
     "published_shared_models",
+    "push_to_hub",
     "shared_outputs",
 ]

@@ -15,7 +15,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, write_json
 
 KERNEL = 5
 STRIDES = (1, 2, 2, 1, 1)
@@ -57,7 +57,7 @@ class ParameterCount:
     Attributes
     ----------
     convolution
-        Kernels and biases of the five layers.
+        Kernels and biases of the five layers: the total without readout and batch norm.
     batch_norm
         Scale, offset, moving mean and moving variance: four a filter.
     readout
@@ -72,6 +72,11 @@ class ParameterCount:
     def total(self) -> int:
         """All of them: the figure the paper quotes (median 12,469 of 219 published models)."""
         return self.convolution + self.batch_norm + self.readout
+
+    @property
+    def folded(self) -> int:
+        """What is left with batch norm folded into the convolutions, as exports have it."""
+        return self.convolution + self.readout
 
 
 def count_parameters(filters: Sequence[int], image_size: tuple[int, int]) -> ParameterCount:
@@ -273,8 +278,7 @@ class CompactModel(nn.Module):
             {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, partial
         )
         os.replace(partial, folder / "model.safetensors")
-        config = {"filters": self.filters, "image_size": self.image_size}
-        (folder / "config.json").write_text(json.dumps(config) + "\n")
+        write_json(folder / "config.json", {"filters": self.filters, "image_size": self.image_size})
         return folder
 
     @classmethod
@@ -289,8 +293,13 @@ class CompactModel(nn.Module):
         folder = Path(folder)
         try:
             config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-            model = cls(config["filters"], tuple(config["image_size"]))
-            model.load_state_dict(safetensors.torch.load_file(folder / "model.safetensors"))
+            filters, image_size = config["filters"], tuple(config["image_size"])
+            weights = safetensors.torch.load_file(folder / "model.safetensors")
+            described = count_parameters(checked_filters(filters), image_size).total
+            if described > (held := sum(t.numel() for t in weights.values())):
+                raise InputError(f"{described:,} parameters described, {held:,} numbers held")
+            model = cls(filters, image_size)
+            model.load_state_dict(weights)
         except (
             OSError, LookupError, TypeError, ValueError, RuntimeError, OverflowError,
             safetensors.SafetensorError,

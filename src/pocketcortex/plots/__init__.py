@@ -1,5 +1,6 @@
 """Figures of finished numbers: the only room that draws."""
 
+from pocketcortex.plots.compression import plot_filters_by_group, plot_pareto
 from pocketcortex.plots.gallery import figure_gallery, figure_gallery_pairs
 from pocketcortex.plots.render import RenderedFigure, render_figure
 from pocketcortex.plots.scores import plot_r2_by_model, plot_r2_scatter
@@ -16,8 +17,10 @@ __all__ = [
     "figure_gallery_pairs",
     "figure_weights",
     "model_colours",
+    "plot_filters_by_group",
     "plot_filters_per_layer",
     "plot_parameters",
+    "plot_pareto",
     "plot_r2_by_model",
     "plot_r2_scatter",
     "render_figure",

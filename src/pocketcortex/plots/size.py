@@ -22,7 +22,7 @@ from pocketcortex.plots.style import (
     swarm_offsets,
 )
 
-_STAGES = (
+STAGES = (
     "layer 0\nconvolution",
     "layer 1\ndepthwise",
     "layer 2\ndepthwise",
@@ -130,14 +130,14 @@ def plot_filters_per_layer(
     InputError
         If there is no model, or a count is below 1.
     """
-    if filters.shape[1:] != (len(_STAGES),) or not filters.size or filters.min() < 1:
+    if filters.shape[1:] != (len(STAGES),) or not filters.size or filters.min() < 1:
         raise InputError(
             "filters must be positive counts (n_models, 6): layer 0's kernels, the depthwise "
             f"kernels of layers 1 to 4, and the spatial readouts; got shape {filters.shape}"
         )
     ax = axes_or_new(ax, (5.5, 4.0))
     colour = MODEL_COLOURS["compact"]
-    for stage in range(len(_STAGES)):
+    for stage in range(len(STAGES)):
         counts = filters[:, stage].astype(np.float64)
         offsets = swarm_offsets(np.log(counts), bin_width=0.06, step=0.06, half_width=0.3)
         ax.scatter(stage + offsets, counts, color=colour, zorder=2, **_points(len(filters)))
@@ -147,13 +147,8 @@ def plot_filters_per_layer(
             f"{median:g}", (stage + 0.37, median), (2, 0), textcoords="offset points", va="center",
             fontsize=SMALL_SIZE, color=INK, zorder=4,
         )  # fmt: skip
-    ax.set_yscale("log")
-    ax.set(xlim=(-0.6, len(_STAGES) - 0.25), ylim=(filters.min() / 1.3, filters.max() * 1.5))
-    ax.yaxis.set_major_locator(FixedLocator(_COUNT_TICKS))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.set_xticks(range(len(_STAGES)), _STAGES)
-    ax.tick_params(axis="x", length=0)
+    mark_counts(ax, filters.min() / 1.3, filters.max() * 1.5)
+    ax.set_xlim(-0.6, len(STAGES) - 0.25)
     label_axes(ax, "", "filters per model (count, logarithmic)")
     total = float(np.median(filters.sum(axis=1)))
     ax.text(
@@ -162,6 +157,17 @@ def plot_filters_per_layer(
         fontsize=SMALL_SIZE, color=INK,
     )  # fmt: skip
     return ax
+
+
+def mark_counts(ax: Axes, low: float, high: float) -> None:
+    """Give axes the six stages across and a logarithmic axis of counts up."""
+    ax.set_yscale("log")
+    ax.set_ylim(low, high)
+    ax.yaxis.set_major_locator(FixedLocator(_COUNT_TICKS))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.set_xticks(range(len(STAGES)), STAGES)
+    ax.tick_params(axis="x", length=0)
 
 
 def _points(n: int) -> dict[str, Any]:
