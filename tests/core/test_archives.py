@@ -1,10 +1,15 @@
-"""What a zip of images, or a file of arrays, made by somebody else may and may not do."""
+"""What an archive of images, or a file of arrays, made by somebody else may and may not do."""
 
 import contextlib
+import gzip
 import io
 import pickle
 import stat
+import tarfile
+import threading
 import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +19,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pocketcortex.core import (
+    ImageFiles,
     InputError,
     decode_image,
-    list_images,
-    open_members,
+    index_tar,
+    index_zip,
+    map_array,
     read_array,
     read_arrays,
 )
@@ -40,14 +47,25 @@ def make_zip(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
+def make_tar(path: Path, members: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> Path:
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.type, info.linkname = len(content), kind, "elsewhere"
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+Index = Callable[[Path], ImageFiles]
+MAKE = {index_zip: make_zip, index_tar: make_tar}
+
+
 def test_lists_images_only(tmp_path: Path) -> None:
     members = ["b.png", "folder/a.JPG", "readme.txt", ".hidden.png", "__MACOSX/._b.png", "x/"]
     archive = make_zip(tmp_path / "images.zip", dict.fromkeys(members, GREY))
-    assert list_images(archive) == ("b.png", "folder/a.JPG")
-    with open_members(archive) as read:
-        assert read("b.png") == GREY
-        with pytest.raises(InputError, match=r"no member 'c\.png'"):
-            read("c.png")
+    assert index_zip(archive).members == ("b.png", "folder/a.JPG")
+    tar = make_tar(tmp_path / "images.tar", dict.fromkeys([f"./{m}" for m in members[:-1]], GREY))
+    assert index_tar(tar).members == ("./b.png", "./folder/a.JPG")
 
 
 @pytest.mark.parametrize(
@@ -60,11 +78,14 @@ def test_lists_images_only(tmp_path: Path) -> None:
         ("C:/evil.png", "drive letter"),
     ],
 )
-def test_refuses_names_that_leave_the_archive(tmp_path: Path, name: str, reason: str) -> None:
-    archive = make_zip(tmp_path / "images.zip", {"good.png": GREY, name: GREY})
+@pytest.mark.parametrize("index", MAKE)
+def test_refuses_names_that_leave_the_archive(
+    tmp_path: Path, name: str, reason: str, index: Index
+) -> None:
+    archive = MAKE[index](tmp_path / "images", {"good.png": GREY, name: GREY})
     with pytest.raises(InputError, match=reason) as caught:
-        list_images(archive)
-    assert "images.zip" in str(caught.value)
+        index(archive)
+    assert "images" in str(caught.value)
     assert "evil" in str(caught.value)
 
 
@@ -74,26 +95,103 @@ def test_refuses_symbolic_links(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr(link, "/etc/passwd")
     with pytest.raises(InputError, match=r"'link\.png' is a symbolic link"):
-        list_images(tmp_path / "images.zip")
+        index_zip(tmp_path / "images.zip")
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, b"S"]
+)
+def test_refuses_tar_members_that_are_no_plain_files(tmp_path: Path, kind: bytes) -> None:
+    archive = make_tar(tmp_path / "images.tar", {"odd.png": b""}, kind)
+    with pytest.raises(InputError, match=r"'odd\.png' is a link, a device or the like"):
+        index_tar(archive)
 
 
 def test_refuses_bombs(tmp_path: Path) -> None:
     archive = make_zip(tmp_path / "images.zip", {"a.png": GREY, "b.png": GREY})
     with pytest.raises(InputError, match=r"member 'a\.png' unpacks to"):
-        list_images(archive, max_member_bytes=len(GREY) - 1)
+        index_zip(archive, max_member_bytes=len(GREY) - 1)
     with pytest.raises(InputError, match=r"images\.zip unpacks to"):
-        list_images(archive, max_archive_bytes=2 * len(GREY) - 1)
+        index_zip(archive, max_archive_bytes=2 * len(GREY) - 1)
+    tar = make_tar(tmp_path / "images.tar", {"a.png": GREY})
+    with pytest.raises(InputError, match=r"member 'a\.png' unpacks to"):
+        index_tar(tar, max_member_bytes=len(GREY) - 1)
+    bomb = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("a.png", bytes(10_000))
+    bomb.write_bytes(bomb.read_bytes().replace((10_000).to_bytes(4, "little"), b"\5\0\0\0"))
+    with pytest.raises(InputError, match=r"'a\.png' is damaged \(wrong length"):
+        index_zip(bomb).read(0)
 
 
 def test_refuses_what_is_no_zip(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not exist"):
-        list_images(tmp_path / "absent.zip")
+        index_zip(tmp_path / "absent.zip")
     whole = make_zip(tmp_path / "images.zip", {"a.png": GREY, "b.png": GREY}).read_bytes()
     (tmp_path / "images.zip").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="is truncated"):
-        list_images(tmp_path / "images.zip")
+        index_zip(tmp_path / "images.zip")
     with pytest.raises(InputError, match="cannot be opened"):
-        list_images(tmp_path)
+        index_zip(tmp_path)
+
+
+def test_refuses_what_is_no_tar(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        index_tar(tmp_path / "absent.tar")
+    with pytest.raises(InputError, match="cannot be opened"):
+        index_tar(tmp_path)
+    path = make_tar(tmp_path / "images.tar", {"a.png": GREY, "b.png": GREY})
+    whole = path.read_bytes()
+    for n_bytes in (0, 100, 600, 1024, 1200, 2048, 2300):  # 1024 and 2048: between two members
+        path.write_bytes(whole[:n_bytes])
+        with pytest.raises(InputError, match="damaged or truncated"):
+            index_tar(path)
+    path.write_bytes(whole[:1024] + b"x" + whole[1025:])
+    with pytest.raises(InputError, match="damaged or truncated"):
+        index_tar(path)
+    path.write_bytes(gzip.compress(whole))
+    with pytest.raises(InputError, match=r"compressed.*decompress it first \(gunzip\)"):
+        index_tar(path)
+
+
+def test_a_tar_replaced_after_listing_is_noticed(tmp_path: Path) -> None:
+    path = make_tar(tmp_path / "images.tar", {"a.png": GREY, "b.png": GREY})
+    images = index_tar(path)
+    assert images.read(1) == GREY
+    make_tar(path, {"c.png": GREY + bytes(600), "d.png": GREY})
+    with pytest.raises(InputError, match=r"'b\.png' is damaged .* or the archive was replaced"):
+        images.read(1)
+
+
+def test_a_member_without_a_name_is_no_image(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "images.zip", {"a.png": GREY, "b.png": GREY})
+    archive.write_bytes(archive.read_bytes().replace(b"a.png", b"\0.png"))
+    assert index_zip(archive).members == ("b.png",)
+
+
+@pytest.mark.parametrize("index", MAKE)
+def test_threads_read_one_archive_at_once(tmp_path: Path, index: Index) -> None:
+    rng = np.random.default_rng(0)
+    members = {f"{k}.png": rng.bytes(5000 + k) for k in range(40)}
+    images = index(MAKE[index](tmp_path / "images", members))
+    start = threading.Barrier(4)
+
+    def read_all(_: int) -> list[bytes]:
+        start.wait()
+        return [images.read(k) for k in range(len(members))]
+
+    with ThreadPoolExecutor(4) as pool:
+        for contents in pool.map(read_all, range(4)):
+            assert contents == list(members.values())
+
+
+def test_reads_deflated_members_only(tmp_path: Path) -> None:
+    for method, name in ((zipfile.ZIP_DEFLATED, "a.png"), (zipfile.ZIP_LZMA, "b.png")):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w", method) as archive:
+            archive.writestr(name, GREY)
+    assert index_zip(tmp_path / "a.png.zip").read(0) == GREY
+    with pytest.raises(InputError, match="compressed by an unusual method"):
+        index_zip(tmp_path / "b.png.zip").read(0)
 
 
 def test_refuses_a_member_that_fails_its_checksum(tmp_path: Path) -> None:
@@ -101,11 +199,8 @@ def test_refuses_a_member_that_fails_its_checksum(tmp_path: Path) -> None:
     content = bytearray(archive.read_bytes())
     content[content.index(GREY) + 40] ^= 0xFF
     archive.write_bytes(content)
-    with (
-        open_members(archive) as read,
-        pytest.raises(InputError, match=r"images\.zip: member 'a\.png' is damaged"),
-    ):
-        read("a.png")
+    with pytest.raises(InputError, match=r"images\.zip: member 'a\.png' is damaged"):
+        index_zip(archive).read(0)
 
 
 def test_decodes_grey_and_colour() -> None:
@@ -199,21 +294,25 @@ def test_refuses_missing_truncated_and_foreign_arrays(tmp_path: Path) -> None:
 @given(data=st.data())
 def test_damage_gives_an_input_error_or_nothing(tmp_path: Path, data: st.DataObject) -> None:
     images = make_zip(tmp_path / "images.zip", {"a.png": GREY, "b.png": GREY})
+    tar = make_tar(tmp_path / "images.tar", {"a.png": GREY, "b.png": GREY})
     np.save(tmp_path / "a.npy", np.arange(5.0))
     np.savez_compressed(tmp_path / "a.npz", x=np.arange(5.0))
-    for path in (images, tmp_path / "a.npy", tmp_path / "a.npz"):
+    for path in (images, tar, tmp_path / "a.npy", tmp_path / "a.npz"):
         content = bytearray(path.read_bytes())
         where = data.draw(st.integers(0, len(content) - 1))
         content[where] = data.draw(st.integers(0, 255))
         path.write_bytes(content[: data.draw(st.integers(where, len(content)))])
-    for action in (_decode_all, read_array, read_arrays):
-        path = {_decode_all: images, read_array: tmp_path / "a.npy"}.get(action, tmp_path / "a.npz")
+    for action, path in (
+        (lambda path: _decode_all(index_zip(path)), images),
+        (lambda path: _decode_all(index_tar(path)), tar),
+        (read_array, tmp_path / "a.npy"),
+        (map_array, tmp_path / "a.npy"),
+        (read_arrays, tmp_path / "a.npz"),
+    ):
         with contextlib.suppress(InputError):
             action(path)
 
 
-def _decode_all(path: Path) -> None:
-    names = list_images(path)
-    with open_members(path) as read:
-        for name in names:
-            decode_image(read(name), name)
+def _decode_all(images: ImageFiles) -> None:
+    for k, name in enumerate(images.members):
+        decode_image(images.read(k), name)

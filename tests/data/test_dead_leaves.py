@@ -1,10 +1,12 @@
 """The bank of dead leaves: the same bytes however it is cut, and natural statistics."""
 
+import pickle
+
 import numpy as np
 import pytest
 
 from pocketcortex.core.errors import InputError
-from pocketcortex.data.dead_leaves import dead_leaves
+from pocketcortex.data.dead_leaves import dead_leaves, dead_leaves_bank
 
 
 @pytest.fixture(scope="module")
@@ -17,6 +19,16 @@ def test_any_slice_has_the_same_bytes(bank, start, n):
     np.testing.assert_array_equal(
         dead_leaves(n, size=64, seed=5, start=start), bank[start : start + n]
     )
+
+
+def test_the_lazy_bank_makes_the_same_images_in_any_order(bank):
+    lazy = dead_leaves_bank(150, size=64, seed=5, start=40)
+    order = np.random.default_rng(0).permutation(150)[:40]
+    np.testing.assert_array_equal(lazy.read(order), bank[40:][order])
+    assert lazy.names[149] == "dead_leaves189"
+    streamed = list(lazy.stream([[3, 0], [149]]))
+    np.testing.assert_array_equal(np.concatenate(streamed), bank[[43, 40, 189]])
+    assert pickle.loads(pickle.dumps(lazy)).read([7]).tobytes() == bank[47].tobytes()  # noqa: S301
 
 
 def test_images_differ_within_a_bank_and_between_banks(bank):
@@ -79,3 +91,5 @@ def test_contrast_steps_are_heavy_tailed(bank):
 def test_refuses_what_cannot_be(wrong):
     with pytest.raises(InputError, match="must be at least"):
         dead_leaves(**({"n": 1, "size": 16, "seed": 0, "start": 0} | wrong))
+    with pytest.raises(InputError, match="must be at least"):
+        dead_leaves_bank(**({"n": 1, "size": 16, "seed": 0, "start": 0} | wrong))

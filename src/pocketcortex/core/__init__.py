@@ -1,20 +1,26 @@
 """The records everything else passes."""
 
 from pocketcortex.core.archives import (
-    decode_image,
+    ImageFiles,
+    index_folder,
+    index_tar,
+    index_zip,
     is_image_name,
-    list_images,
-    open_members,
+    map_array,
     read_array,
     read_arrays,
 )
 from pocketcortex.core.errors import InputError, MissingRepeatsError, PocketcortexError
 from pocketcortex.core.memory import keep_freed_memory
+from pocketcortex.core.pictures import decode_image
 from pocketcortex.core.recordings import Recordings, Session
 from pocketcortex.core.runs import RunFolder, provenance, write_json
+from pocketcortex.core.sources import ImageSource
 from pocketcortex.core.stimuli import Indices, StimulusSet
 
 __all__ = [
+    "ImageFiles",
+    "ImageSource",
     "Indices",
     "InputError",
     "MissingRepeatsError",
@@ -24,10 +30,12 @@ __all__ = [
     "Session",
     "StimulusSet",
     "decode_image",
+    "index_folder",
+    "index_tar",
+    "index_zip",
     "is_image_name",
     "keep_freed_memory",
-    "list_images",
-    "open_members",
+    "map_array",
     "provenance",
     "read_array",
     "read_arrays",

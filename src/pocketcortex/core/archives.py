@@ -1,33 +1,36 @@
-"""Safe reading of files made by others: zip archives of images, and NumPy arrays.
+"""Safe reading of files made by others: folders, zips and tars of images, and NumPy arrays.
 
 Nothing is ever extracted to disk or unpickled, and whatever cannot be read is refused with an
-`InputError` that names the file and, in an archive, the member.
+`InputError` that names the file and, in an archive, the member. An archive is indexed once: where
+each image lies is kept as arrays, so any image is read in any order, by several threads at once,
+with no file open in between.
 """
 
-import io
 import lzma
+import os
 import re
 import stat
+import struct
+import tarfile
 import tokenize
-import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
-from PIL import Image
+from jaxtyping import Int, Integer, Shaped
 
 from pocketcortex.core.errors import InputError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 MAX_MEMBER_BYTES = 256 * 2**20
 MAX_ARCHIVE_BYTES = 64 * 2**30
-MAX_PIXELS = 64 * 10**6
 
-_UNREADABLE_MEMBER = (zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, OSError)
 _UNREADABLE_ARRAY = (
     zipfile.BadZipFile,
     EOFError,
@@ -39,8 +42,15 @@ _UNREADABLE_ARRAY = (
     tokenize.TokenError,
 )
 
-_OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr"})
-_ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
+_LOCAL_HEADER = struct.Struct("<4s2xHH16xHH")  # signature, flags, method, name and extra lengths
+_ENCRYPTED = 0x1
+_TAR_BLOCK = 512
+_DECOMPRESS = {
+    b"\x1f\x8b": "gunzip",
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ": "unxz",
+    b"(\xb5/\xfd": "unzstd",
+}  # by the first bytes of the file
 
 
 def is_image_name(name: str) -> bool:
@@ -51,18 +61,143 @@ def is_image_name(name: str) -> bool:
     name
         File name with its folders, separated by `/` or a backslash.
     """
-    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".")]
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return bool(parts) and not hidden and Path(parts[-1]).suffix.lower() in IMAGE_SUFFIXES
+    return bool(parts) and not hidden and os.path.splitext(parts[-1])[1].lower() in IMAGE_SUFFIXES
 
 
-def list_images(
+@dataclass(frozen=True, eq=False)
+class ImageFiles(ABC):
+    """The image files of one place, each read by its number.
+
+    Attributes
+    ----------
+    path
+        The folder or archive.
+    members
+        Names of the image files with their folders, as they come.
+    """
+
+    path: Path
+    members: tuple[str, ...]
+
+    @abstractmethod
+    def read(self, k: int) -> bytes:
+        """Return the content of file `k`; safe to call from several threads."""
+
+
+@dataclass(frozen=True, eq=False)
+class FolderImages(ImageFiles):
+    """Image files of a folder and its sub-folders."""
+
+    def read(self, k: int) -> bytes:
+        """Return the content of file `k`.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read.
+        """
+        with _opened(self.path / self.members[k]) as file:
+            return file.read()
+
+
+@dataclass(frozen=True, eq=False)
+class ZipImages(ImageFiles):
+    """Image members of a zip file, with what its directory says of each."""
+
+    header_offset: Int[np.ndarray, " n_images"]
+    n_packed: Int[np.ndarray, " n_images"]
+    n_bytes: Int[np.ndarray, " n_images"]
+    crc: Integer[np.ndarray, " n_images"]
+
+    def read(self, k: int) -> bytes:
+        """Return the unpacked content of member `k`.
+
+        Raises
+        ------
+        InputError
+            If the zip cannot be read or has changed, or the member is encrypted, compressed by
+            an unusual method, truncated or fails its checksum.
+        """
+        what = f"{self.path}: member {self.members[k]!r}"
+        offset, n_bytes = int(self.header_offset[k]), int(self.n_bytes[k])
+        try:
+            with _opened(self.path) as file:
+                file.seek(offset)
+                header = file.read(_LOCAL_HEADER.size)
+                signature, flags, method, n_name, n_extra = _LOCAL_HEADER.unpack(header)
+                file.seek(n_name + n_extra, os.SEEK_CUR)
+                content = file.read(int(self.n_packed[k]))
+            if signature != b"PK\x03\x04":
+                raise zipfile.BadZipFile("no header where the directory says")
+            if flags & _ENCRYPTED or method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+                raise InputError(
+                    f"{what} is encrypted, or compressed by an unusual method ({method}); "
+                    "make the zip again without password, with ordinary compression"
+                )
+            if method == zipfile.ZIP_DEFLATED:
+                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, n_bytes + 1)
+            if len(content) != n_bytes or zlib.crc32(content) != self.crc[k]:
+                raise zipfile.BadZipFile("wrong length or checksum")
+        except (struct.error, zlib.error, zipfile.BadZipFile) as error:
+            raise InputError(f"{what} is damaged ({error}); fetch the archive again") from error
+        return content
+
+
+@dataclass(frozen=True, eq=False)
+class TarImages(ImageFiles):
+    """Image members of an uncompressed tar file, and where each one's content lies."""
+
+    offset: Int[np.ndarray, " n_images"]
+    n_bytes: Int[np.ndarray, " n_images"]
+
+    def read(self, k: int) -> bytes:
+        """Return the content of member `k`.
+
+        Raises
+        ------
+        InputError
+            If the tar cannot be read, or no longer holds a file of that length there.
+        """
+        n_bytes = int(self.n_bytes[k])
+        with _opened(self.path) as file:
+            file.seek(int(self.offset[k]) - _TAR_BLOCK)
+            block = file.read(_TAR_BLOCK + n_bytes)
+        try:
+            tarfile.TarInfo.frombuf(block[:_TAR_BLOCK], "utf-8", "backslashreplace")
+            if len(block) != _TAR_BLOCK + n_bytes:
+                raise tarfile.ReadError("truncated")
+        except tarfile.TarError as error:
+            raise InputError(
+                f"{self.path}: member {self.members[k]!r} is damaged ({error}), or the archive "
+                "was replaced after it was listed; fetch it again"
+            ) from error
+        return block[_TAR_BLOCK:]
+
+
+def index_folder(path: str | Path) -> FolderImages:
+    """Return the image files of a folder and its sub-folders; dotfiles are left out.
+
+    Raises
+    ------
+    InputError
+        If the folder is missing.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; a folder of images was expected there")
+    relative = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return FolderImages(folder, tuple(name for name in relative if is_image_name(name)))
+
+
+def index_zip(
     path: str | Path,
     *,
     max_member_bytes: int = MAX_MEMBER_BYTES,
     max_archive_bytes: int = MAX_ARCHIVE_BYTES,
-) -> tuple[str, ...]:
-    """Return the names of a zip's image members, in the archive's own order.
+) -> ZipImages:
+    """Return the image members of a zip, in the archive's own order.
 
     Folders, dotfiles, `__MACOSX` and files that are no images are left out; every member is
     checked all the same.
@@ -80,114 +215,96 @@ def list_images(
         If the file is missing, truncated or no zip; if a member's name leaves the archive
         (`..`, absolute path, drive letter) or is a symbolic link; if a size is over its limit.
     """
-    with _open_zip(path) as archive:
-        members = archive.infolist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+        archive_bytes = Path(path).stat().st_size
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; a zip of images was expected there") from None
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
+        raise InputError(
+            f"{path} is not a zip file, or is truncated ({error}); fetch it again"
+        ) from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened as a zip ({error.strerror})") from error
     for info in members:
-        _refuse_unsafe(path, info)
-        if info.file_size > max_member_bytes:
-            raise InputError(
-                f"{path}: member {info.filename!r} unpacks to {info.file_size} bytes, more than "
-                f"the {max_member_bytes} allowed; remove it from the archive"
-            )
+        link = stat.S_ISLNK(info.external_attr >> 16)
+        _refuse_unsafe(path, info.filename, "is a symbolic link" if link else None)
+        _refuse_large(
+            path, info.filename, max(info.file_size, info.compress_size), max_member_bytes
+        )
+        if not 0 <= info.header_offset <= archive_bytes - info.compress_size:
+            raise InputError(f"{path}: member {info.filename!r} is truncated; fetch it again")
     total = sum(info.file_size for info in members)
     if total > max_archive_bytes:
         raise InputError(
             f"{path} unpacks to {total} bytes, more than the {max_archive_bytes} allowed; "
             "split it into smaller archives"
         )
-    return tuple(
-        info.filename for info in members if not info.is_dir() and is_image_name(info.filename)
+    images = [i for i in members if i.filename[-1:] != "/" and is_image_name(i.filename)]
+    return ZipImages(
+        Path(path),
+        tuple(info.filename for info in images),
+        np.array([info.header_offset for info in images], dtype=np.int64),
+        np.array([info.compress_size for info in images], dtype=np.int64),
+        np.array([info.file_size for info in images], dtype=np.int64),
+        np.array([info.CRC for info in images], dtype=np.uint32),
     )
 
 
-@contextmanager
-def open_members(path: str | Path) -> Iterator[Callable[[str], bytes]]:
-    """Yield a function from a member's name to its bytes; the zip is closed on leaving.
+def index_tar(path: str | Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> TarImages:
+    """Return the image members of an uncompressed tar, found by one pass over its headers.
+
+    What is left out and what is checked is as for `index_zip`.
 
     Parameters
     ----------
     path
-        The zip file, whose members were checked by `list_images`.
+        The tar file.
+    max_member_bytes
+        Largest size allowed for one member, in bytes.
 
     Raises
     ------
     InputError
-        If the zip cannot be opened; from the function, if the member is missing, unsafe,
-        encrypted, truncated or fails its checksum.
+        If the file is missing, compressed, truncated or no tar; if a member's name leaves the
+        archive; if a member is a link, a device or anything but a plain file or a folder, or too
+        large.
     """
-    with _open_zip(path) as archive:
-
-        def read(name: str) -> bytes:
-            try:
-                info = archive.getinfo(name)
-            except KeyError:
-                raise InputError(f"{path} holds no member {name!r}; was it replaced?") from None
-            _refuse_unsafe(path, info)
-            try:
-                return archive.read(info)
-            except _UNREADABLE_MEMBER as error:
-                raise InputError(
-                    f"{path}: member {name!r} is damaged ({error}); fetch the archive again"
-                ) from error
-            except RuntimeError as error:  # encrypted, or compressed by an unknown method
-                raise InputError(
-                    f"{path}: member {name!r} cannot be unpacked ({error}); "
-                    "make the zip again without password, with ordinary compression"
-                ) from error
-
-        yield read
-
-
-def decode_image(
-    content: bytes, name: str, *, size: int | None = None, max_pixels: int = MAX_PIXELS
-) -> UInt8[np.ndarray, "3 height width"]:
-    """Return an image file's pixels as RGB in 0..255, grey repeated over the three channels.
-
-    Pixels come as stored: an orientation tag is not applied, and of an animation the first frame
-    is taken.
-
-    Parameters
-    ----------
-    content
-        The bytes of the file, in any format that Pillow knows.
-    name
-        What to call the image in an error.
-    size
-        If given, the short side is resized (bicubic) to this many pixels and the centre square
-        is cut out.
-    max_pixels
-        Largest width times height that is decoded.
-
-    Returns
-    -------
-    UInt8[np.ndarray, "3 height width"]
-        The pixels; `(3, size, size)` if `size` is given.
-
-    Raises
-    ------
-    InputError
-        If the bytes are no readable image, hold too many pixels, more than 8 bits a channel, or
-        transparent pixels (whose colour on the screen is unknown).
-    """
+    names, offsets, lengths = [], [], []
+    last = -1
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
-                _refuse_bomb(image.size, name, max_pixels)
-                rgb = _to_rgb(image, name)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        with Path(path).open("rb") as file:
+            _refuse_compressed(path, file.read(6))
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as archive:
+                while (info := archive.next()) is not None:
+                    archive.members.clear()  # type: ignore[attr-defined]  # else they pile up
+                    if info.size < 0 or info.offset <= last:
+                        raise tarfile.ReadError(f"member {info.name!r} overlaps another")
+                    last = info.offset
+                    plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.sparse
+                    odd = None if plain or info.isdir() else "is a link, a device or the like"
+                    _refuse_unsafe(path, info.name, odd)
+                    _refuse_large(path, info.name, info.size, max_member_bytes)
+                    if plain and is_image_name(info.name):
+                        names.append(info.name)
+                        offsets.append(info.offset_data)
+                        lengths.append(info.size)
+                # tarfile takes a damaged header, or the end of the file, for the end of the tar.
+                file.seek(archive.offset)
+                if any(end := file.read(_TAR_BLOCK)) or len(end) < _TAR_BLOCK:
+                    raise tarfile.ReadError("no end-of-archive mark after the last member")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; a tar of images was expected there") from None
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(
-            f"image {name} holds too many pixels (more than {max_pixels}); make it smaller"
+            f"{path} is not a tar file, or is damaged or truncated ({error}); fetch it again"
         ) from error
-    except InputError:
-        raise
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
-        raise InputError(
-            f"image {name} cannot be decoded ({error}); replace it by a JPEG or PNG file"
-        ) from error
-    if size is not None:
-        rgb = _resize_and_crop(rgb, size, name, max_pixels)
-    return np.ascontiguousarray(np.asarray(rgb, dtype=np.uint8).transpose(2, 0, 1))  # (3, h, w)
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened as a tar ({error.strerror})") from error
+    place = np.array([offsets, lengths], dtype=np.int64).reshape(2, -1)
+    return TarImages(Path(path), tuple(names), place[0], place[1])
 
 
 def read_array(path: str | Path) -> Shaped[np.ndarray, "..."]:
@@ -206,6 +323,22 @@ def read_array(path: str | Path) -> Shaped[np.ndarray, "..."]:
     with _explained(path), Path(path).open("rb") as file:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
+            raise InputError(f"{path} is an archive (.npz) where one array (.npy) is needed")
+        return np.asarray(loaded)
+
+
+def map_array(path: str | Path) -> Shaped[np.ndarray, "..."]:
+    """Return the array of a `.npy` file as `read_array` does, its numbers read when they are used.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, truncated, no NumPy file, or holds pickled objects.
+    """
+    with _explained(path):
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.lib.npyio.NpzFile):
+            loaded.close()
             raise InputError(f"{path} is an archive (.npz) where one array (.npy) is needed")
         return np.asarray(loaded)
 
@@ -234,66 +367,41 @@ def read_arrays(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     return arrays
 
 
-def _open_zip(path: str | Path) -> AbstractContextManager[zipfile.ZipFile]:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        return zipfile.ZipFile(path)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; a zip of images was expected there") from None
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise InputError(
-            f"{path} is not a zip file, or is truncated ({error}); fetch it again"
-        ) from error
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
-        raise InputError(f"{path} cannot be opened as a zip ({error.strerror})") from error
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
 
 
-def _refuse_unsafe(path: str | Path, info: zipfile.ZipInfo) -> None:
-    name = info.filename
-    reason = None
-    if ".." in re.split(r"[/\\]", name):
+def _refuse_unsafe(path: str | Path, name: str, reason: str | None) -> None:
+    if ".." in name.replace("\\", "/").split("/"):
         reason = "climbs out of the archive by '..'"
     elif name.startswith(("/", "\\")):
         reason = "has an absolute path"
     elif re.match(r"[A-Za-z]:", name):
         reason = "starts with a drive letter"
-    elif stat.S_ISLNK(info.external_attr >> 16):
-        reason = "is a symbolic link"
     if reason is not None:
-        raise InputError(f"{path}: member {name!r} {reason}; make the zip again without it")
+        raise InputError(f"{path}: member {name!r} {reason}; make the archive again without it")
 
 
-def _refuse_bomb(size: tuple[int, int], name: str, max_pixels: int) -> None:
-    width, height = size
-    if width * height > max_pixels:
+def _refuse_large(path: str | Path, name: str, n_bytes: int, max_bytes: int) -> None:
+    if n_bytes > max_bytes:
         raise InputError(
-            f"image {name} is {height} x {width}, more than the {max_pixels} pixels allowed; "
-            "make it smaller"
+            f"{path}: member {name!r} unpacks to {n_bytes} bytes, more than "
+            f"the {max_bytes} allowed; remove it from the archive"
         )
 
 
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        image = image.convert("RGBA")
-        lowest, _ = image.getchannel("A").getextrema()
-        if lowest != 255:
+def _refuse_compressed(path: str | Path, start: bytes) -> None:
+    for magic, command in _DECOMPRESS.items():
+        if start.startswith(magic):
             raise InputError(
-                f"image {name} has transparent pixels; save it on the background it was shown on"
+                f"{path} is compressed, so its images cannot be read in any order; "
+                f"decompress it first ({command})"
             )
-    elif image.mode not in _OPAQUE_MODES:
-        raise InputError(
-            f"image {name} has pixels of kind {image.mode!r}; save it with 8 bits a channel"
-        )
-    return image.convert("RGB")
-
-
-def _resize_and_crop(image: Image.Image, size: int, name: str, max_pixels: int) -> Image.Image:
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    _refuse_bomb((width, height), f"{name} resized", max_pixels)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.BICUBIC)
-    left, top = (width - size) // 2, (height - size) // 2
-    return image.crop((left, top, left + size, top + size))
 
 
 @contextmanager

@@ -4,13 +4,15 @@ Occluding shapes whose sizes follow a power law give images that share the best-
 photographs: sharp edges, occlusion and junctions, a 1/f amplitude spectrum, heavy-tailed contrast.
 """
 
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int32, UInt8
+from jaxtyping import Bool, Float32, Int, Int32, UInt8
 from numpy.typing import NDArray
 
-from pocketcortex.core.errors import InputError
+from pocketcortex.core import ImageSource, InputError, StimulusSet
 
 _CHUNK = 16  # scenes rendered at once
 _MAX_LEAVES = 512  # leaves of one scene, the backdrop included
@@ -74,23 +76,76 @@ def dead_leaves(
     >>> dead_leaves(2, size=32, seed=0).shape
     (2, 3, 32, 32)
     """
-    for name, value, least in (
-        ("n", n, 0),
-        ("seed", seed, 0),
-        ("start", start, 0),
-        ("size", size, 8),
-    ):
+    _refuse_small(n=(n, 0), seed=(seed, 0), start=(start, 0), size=(size, 8))
+    return _render(range(start, start + n), size, seed)
+
+
+def dead_leaves_bank(n: int, size: int, seed: int, start: int = 0) -> StimulusSet:
+    """Return the images of `dead_leaves` as a set whose images are made when they are read.
+
+    Parameters
+    ----------
+    n, size, seed, start
+        As for `dead_leaves`. Image `k` is named `dead_leaves{k}`, counted from the start of the
+        endless bank.
+
+    Raises
+    ------
+    InputError
+        As for `dead_leaves`.
+
+    Examples
+    --------
+    >>> dead_leaves_bank(12_000_000, size=112, seed=0).read([7_654_321]).shape
+    (1, 3, 112, 112)
+    """
+    _refuse_small(n=(n, 0), seed=(seed, 0), start=(start, 0), size=(size, 8))
+    return StimulusSet.from_source(_DeadLeaves(n, size, seed, start))
+
+
+@dataclass(frozen=True, eq=False)
+class _DeadLeaves(ImageSource):
+    n: int
+    size: int
+    seed: int
+    start: int
+
+    def __repr__(self) -> str:
+        return f"dead leaves {self.seed}"
+
+    def __len__(self) -> int:
+        return self.n
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"dead_leaves{self.start + k}" for k in range(self.n))
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return self.size, self.size
+
+    def read(self, index: Int[np.ndarray, " n_read"]) -> UInt8[np.ndarray, "n_read 3 height width"]:
+        return _render([self.start + int(k) for k in index], self.size, self.seed)
+
+
+def _refuse_small(**limits: tuple[int, int]) -> None:
+    for name, (value, least) in limits.items():
         if value < least:
             raise InputError(f"`{name}` (={value}) must be at least {least}")
-    images = np.empty((n, 3, size, size), dtype=np.uint8)
-    for first in range(0, n, _CHUNK):
-        last = min(first + _CHUNK, n)
-        leaves = _draw_leaves(seed, range(start + first, start + last))
-        images[first:last] = _paint(leaves, _topmost(leaves, size), size)
+
+
+def _render(
+    indices: Sequence[int], size: int, seed: int
+) -> UInt8[np.ndarray, "n_read 3 {size} {size}"]:
+    """Images of the endless bank at these places, in this order."""
+    images = np.empty((len(indices), 3, size, size), dtype=np.uint8)
+    for first in range(0, len(indices), _CHUNK):
+        leaves = _draw_leaves(seed, indices[first : first + _CHUNK])
+        images[first : first + _CHUNK] = _paint(leaves, _topmost(leaves, size), size)
     return images
 
 
-def _draw_leaves(seed: int, indices: range) -> _Leaves:
+def _draw_leaves(seed: int, indices: Sequence[int]) -> _Leaves:
     """Every leaf of the scenes named, in image sides, later leaves lying on top of earlier ones."""
     scene = np.empty((len(indices), 1, 16), dtype=np.float32)
     palette = np.empty((len(indices), 6, 3), dtype=np.float32)
