@@ -1,13 +1,12 @@
 """Pruning removes the least filters, keeps means, and stops before it goes too far."""
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
+from small_models import FILTERS, IMAGES, kept_filters, random_model, responses
 from torch import Tensor
-from torch.nn import functional as F
 
 from pocketcortex.compress import (
     LayerStatistics,
@@ -18,27 +17,6 @@ from pocketcortex.compress import (
 )
 from pocketcortex.core import InputError
 from pocketcortex.models import CompactModel
-from pocketcortex.training import refresh_batch_norm
-
-FILTERS = (8, 7, 6, 9, 10)
-IMAGES = np.random.default_rng(0).integers(0, 256, (20, 3, 16, 12), dtype=np.uint8)
-
-
-def random_model(dead: Mapping[int, Sequence[int]] = MappingProxyType({})) -> CompactModel:
-    """Return a model of live filters, except those of each layer that answer 0 to every image."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = CompactModel(FILTERS, (16, 12))
-        with torch.no_grad():
-            model.readout.normal_()
-            model.readout_bias.normal_()
-            for layer, norm in enumerate(model.layers.norms):
-                norm.bias.uniform_(0, 1)
-                norm.weight.uniform_(0.3, 2)
-                norm.weight[list(dead.get(layer, []))] = 0
-                norm.bias[list(dead.get(layer, []))] = -1
-    refresh_batch_norm(model, IMAGES)
-    return model.double().eval()
 
 
 def depthwise_outputs(model: CompactModel) -> list[np.ndarray]:
@@ -65,32 +43,19 @@ def contributions_of(model: CompactModel) -> np.ndarray:
     return readout_contributions(model.layers, model.readout[None], IMAGES)[:, 0]
 
 
-def responses(model: CompactModel) -> np.ndarray:
-    with torch.inference_mode():
-        return model(torch.from_numpy(IMAGES)).numpy()
-
-
 def pruned(
     model: CompactModel,
     threshold: float,
     min_filters: int = 1,
     teacher: np.ndarray | None = None,
-    refit: bool = True,
+    method: Literal["greedy", "published"] = "greedy",
+    order: Literal["late-to-early", "early-to-late"] = "late-to-early",
 ) -> CompactModel:
     return prune(
         model, statistics_of(model), contributions_of(model),
         responses(model) if teacher is None else teacher,
-        threshold=threshold, min_filters=min_filters, refit=refit,
+        threshold=threshold, min_filters=min_filters, method=method, order=order,
     )  # fmt: skip
-
-
-def kept_filters(small: CompactModel, model: CompactModel) -> list[list[int]]:
-    """Find the surviving filters by their batch-norm statistics, which pruning copies."""
-    kept = []
-    for few, all_ in zip(small.layers.norms, model.layers.norms, strict=True):
-        values = all_.get_buffer("running_var").tolist()
-        kept.append([values.index(v) for v in few.get_buffer("running_var").tolist()])
-    return kept
 
 
 def test_streamed_statistics_equal_those_of_all_activations() -> None:
@@ -142,58 +107,108 @@ def test_nothing_to_explain_leaves_all_of_it() -> None:
     assert left.tolist() == [1, 1, 1, 1]
 
 
-def expected_survivors(order: np.ndarray, left: list[float], threshold: float) -> list[int]:
-    """Walk filter by filter; stop before the first that takes `left` below the threshold."""
-    n_removed = 0
-    while n_removed < len(order) - 1 and left[n_removed + 1] >= threshold:
-        n_removed += 1
-    return sorted(order[n_removed:].tolist())
+def left_after_refit(z: np.ndarray, wanted: np.ndarray, kept: list[int]) -> float:
+    """Return the part of the variance of `wanted` that the kept channels give by least squares."""
+    weights = np.linalg.lstsq(z[:, kept], wanted)[0]
+    return float(1 - np.square(wanted - z[:, kept] @ weights).sum() / np.square(wanted).sum())
 
 
-@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.95])
-def test_each_layer_stops_before_the_threshold_last_layer_first(threshold: float) -> None:
+@pytest.mark.parametrize("order", ["late-to-early", "early-to-late"])
+@pytest.mark.parametrize("threshold", [0.8, 0.98])
+def test_greedy_takes_the_cheapest_channel_after_refit_and_stops_before_the_threshold(
+    order: Literal["late-to-early", "early-to-late"], threshold: float
+) -> None:
     model = random_model()
     teacher = responses(model) + np.random.default_rng(2).normal(size=len(IMAGES))
-    kept = kept_filters(pruned(model, threshold, teacher=teacher), model)
-
-    contributions = contributions_of(model)
-    order = np.argsort(contributions.std(axis=0))
-    r2 = []
-    for k in range(len(order)):
-        sums = contributions[:, order[k:]].sum(axis=1)
-        r2.append(np.corrcoef(sums, teacher)[0, 1] ** 2)
-    assert kept[4] == expected_survivors(order, r2, threshold * r2[0])
-
-    for layer in (3, 2, 1, 0):
+    kept = kept_filters(pruned(model, threshold, teacher=teacher, order=order), model)
+    for layer in range(4):
         z = depthwise_outputs(model)[layer]
-        W = mixing_of(model, layer)[kept[layer + 1]]  # only outputs that stay count
-        order = np.argsort(z.var(axis=0) * np.square(W).sum(axis=0))
-        whole = (z - z.mean(axis=0)) @ W.T
-        left = [
-            1 - np.square((z - z.mean(axis=0))[:, order[:k]] @ W[:, order[:k]].T).sum()
-            / np.square(whole).sum()
-            for k in range(len(order))
-        ]  # fmt: skip
-        assert kept[layer] == expected_survivors(order, left, threshold)
+        z = z - z.mean(axis=0)
+        outputs = kept[layer + 1] if order == "late-to-early" else range(FILTERS[layer + 1])
+        wanted = z @ mixing_of(model, layer)[list(outputs)].T
+        alive = list(range(FILTERS[layer]))
+        while len(alive) > 1:
+            left = [left_after_refit(z, wanted, [c for c in alive if c != j]) for j in alive]
+            if max(left) < threshold:
+                break
+            alive.pop(int(np.argmax(left)))
+        assert kept[layer] == alive
     assert sum(map(len, kept)) < sum(FILTERS)
 
 
-def test_pruned_model_puts_means_in_the_place_of_what_is_gone() -> None:
+def published_survivors(
+    model: CompactModel, teacher: np.ndarray, threshold: float, late_to_early: bool
+) -> list[list[int]]:
+    """Follow the published procedure on activations in memory, filter by filter."""
+    with torch.inference_mode():
+        x = model.layers.layer(0, model.layers.centre(torch.from_numpy(IMAGES)))
+        depthwise = []
+        for layer in range(1, 5):
+            depthwise.append(model.layers.filtered(layer, x).numpy())
+            x = model.layers.layer(layer, x)
+    contributions = np.einsum("ijkl,jkl->ij", x.numpy(), model.readout.detach().numpy())
+    kept = [list(range(n)) for n in FILTERS]
+
+    ranked = np.argsort(contributions.std(axis=0))
+    fv0 = np.corrcoef(contributions.sum(axis=1), teacher)[0, 1] ** 2
+    marked: list[int] = []
+    for f in ranked:
+        left = np.delete(contributions, marked, axis=1).sum(axis=1)
+        if not np.corrcoef(left, teacher)[0, 1] ** 2 > threshold * fv0:
+            break
+        marked.append(int(f))
+    while FILTERS[4] - len(marked) < 3:
+        marked.pop()
+    last = [f for f in kept[4] if f not in marked]
+    if late_to_early:
+        kept[4] = last
+
+    for layer in (3, 2, 1, 0) if late_to_early else range(4):
+        z = depthwise[layer].astype(np.float64)  # (images, channels, rows, columns)
+        W = mixing_of(model, layer).copy()
+        W[[o for o in range(FILTERS[layer + 1]) if o not in kept[layer + 1]]] = 0
+        about_mean_image = np.square(z - z.mean(axis=0)).sum(axis=(0, 2, 3))
+        ranked = np.argsort(about_mean_image * np.square(W).sum(axis=0))
+        whole = np.einsum("oc,icxy->oixy", W, z)
+        whole -= whole.mean(axis=(1, 2, 3), keepdims=True)
+        n_gone = 0
+        for n_gone in range(1, FILTERS[layer] + 1):
+            silenced = z.copy()
+            silenced[:, ranked[:n_gone]] = 0
+            left = np.einsum("oc,icxy->oixy", W, silenced)
+            left -= left.mean(axis=(1, 2, 3), keepdims=True)
+            if 1 - np.square(left - whole).sum() / np.square(whole).sum() < threshold:
+                break
+        n_gone = min(n_gone, FILTERS[layer] - 3)
+        kept[layer] = sorted(ranked[n_gone:].tolist())
+    kept[4] = last
+    return kept
+
+
+@pytest.mark.parametrize("order", ["late-to-early", "early-to-late"])
+@pytest.mark.parametrize("threshold", [0.3, 0.6, 0.9, 0.99, 1.0])
+def test_published_method_is_that_of_activations_in_memory(
+    order: Literal["late-to-early", "early-to-late"], threshold: float
+) -> None:
     model = random_model()
-    small = pruned(model, 0.8, refit=False)
-    kept, statistics = kept_filters(small, model), statistics_of(model)
-    x = model.layers.layer(0, model.layers.centre(torch.from_numpy(IMAGES)))
-    for layer in range(1, 5):
-        gone = np.setdiff1d(np.arange(FILTERS[layer - 1]), kept[layer - 1])
-        z: Tensor = model.layers.filtered(layer, x).clone()
-        z[:, gone] = torch.from_numpy(statistics.means[layer - 1][gone])[:, None, None]
-        y = model.layers.pointwise[layer - 1](z)
-        x = F.relu(model.layers.norms[layer](y))
-    gone = np.setdiff1d(np.arange(FILTERS[4]), kept[4])
-    answer = torch.einsum("nchw,chw->n", x[:, kept[4]], model.readout[kept[4]])
-    answer = answer + model.readout_bias + contributions_of(model)[:, gone].mean(axis=0).sum()
-    np.testing.assert_allclose(responses(small), answer.detach().numpy(), rtol=1e-9)
-    assert len(gone) > 0
+    teacher = responses(model) + np.random.default_rng(2).normal(size=len(IMAGES))
+    small = pruned(model, threshold, 3, teacher, "published", order)
+    kept = published_survivors(model, teacher, threshold, order == "late-to-early")
+    assert kept_filters(small, model) == kept
+    for layer in range(4):  # weights and biases stay as they were
+        rows, columns = np.array(kept[layer + 1]), np.array(kept[layer])
+        assert np.array_equal(mixing_of(small, layer), mixing_of(model, layer)[rows][:, columns])
+        bias = model.layers.pointwise[layer].get_parameter("bias")[rows]
+        assert torch.equal(small.layers.pointwise[layer].get_parameter("bias"), bias)
+    assert torch.equal(small.readout, model.readout[kept[4]])
+    assert sum(map(len, kept)) < sum(FILTERS)  # at threshold 1 as well: one of each layer goes
+
+
+def test_published_importance_is_not_that_about_the_overall_mean() -> None:
+    statistics = statistics_of(random_model())
+    for variance, covariance in zip(statistics.variances, statistics.covariances, strict=True):
+        assert (variance < covariance.diagonal()).all()
+        assert (variance > 0).all()
 
 
 def first_pointwise_means(model: CompactModel) -> Tensor:
@@ -210,36 +225,23 @@ def test_pointwise_means_of_the_first_pruned_layer_are_kept() -> None:
     torch.testing.assert_close(after, before, rtol=1e-9, atol=1e-9)
 
 
-def test_mean_response_survives_pruning_of_the_last_layer() -> None:
+def test_weights_left_by_greedy_are_the_least_squares_of_what_all_channels_gave() -> None:
     model = random_model()
-    statistics = LayerStatistics(  # every other filter is worth keeping
-        tuple(np.zeros(n) for n in FILTERS[:-1]), tuple(np.eye(n) for n in FILTERS[:-1])
-    )
-    for pointwise in model.layers.pointwise:
-        torch.nn.init.orthogonal_(pointwise.weight)
-    contributions = contributions_of(model)
-    small = prune(model, statistics, contributions, responses(model), threshold=0.99, min_filters=6)
-    assert small.filters[4] < FILTERS[4]
-    if small.filters[:4] == FILTERS[:4]:
-        np.testing.assert_allclose(responses(small).mean(), responses(model).mean(), rtol=1e-9)
-    else:
-        pytest.fail("only the last layer was to lose filters")
-
-
-def test_refitted_weights_are_the_least_squares_of_what_all_channels_gave() -> None:
-    model = random_model()
-    small, plain = pruned(model, 0.8), pruned(model, 0.8, refit=False)
+    small = pruned(model, 0.8)
     kept = kept_filters(small, model)
     for layer, z in enumerate(depthwise_outputs(model)):
         z = z - z.mean(axis=0)
         wanted = z @ mixing_of(model, layer)[kept[layer + 1]].T
         best = np.linalg.lstsq(z[:, kept[layer]], wanted)[0].T
         np.testing.assert_allclose(mixing_of(small, layer), best, rtol=1e-3, atol=1e-4)
-        left = [
-            np.square(z[:, kept[layer]] @ mixing_of(m, layer).T - wanted).sum()
-            for m in (small, plain)
-        ]
-        assert left[0] < left[1]
+    contributions = contributions_of(model)
+    y = contributions.sum(axis=1)
+    left = np.column_stack([contributions[:, kept[4]], np.ones(len(y))])
+    *gains, offset = np.linalg.lstsq(left, y)[0]
+    got = small.readout / model.readout[kept[4]]
+    np.testing.assert_allclose(got.detach().numpy().mean((1, 2)), gains, rtol=1e-3)
+    np.testing.assert_allclose(small.readout_bias.item() - model.readout_bias.item(), offset, 1e-3)
+    assert len(kept[4]) < FILTERS[4]
 
 
 @pytest.mark.parametrize("threshold", [1.0, 0.999999])
@@ -297,3 +299,8 @@ def test_pruning_leaves_the_model_alone() -> None:
 def test_impossible_settings_are_refused(threshold: float, min_filters: int) -> None:
     with pytest.raises(InputError, match=r"threshold must be within 0\.\.1 and min_filters"):
         pruned(random_model(), threshold, min_filters)
+
+
+def test_responses_that_do_not_vary_are_refused() -> None:
+    with pytest.raises(InputError, match="squared correlation of 0"):
+        pruned(random_model(), 0.9, teacher=np.zeros(len(IMAGES)))

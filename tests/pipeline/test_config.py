@@ -34,11 +34,13 @@ def test_reads_every_table(tmp_path: Path) -> None:
             tmp_path,
             "seed = 4\n"
             '[recordings]\npath = "data"\ntrain = ["a", "b"]\nvalidation = "c"\ntest = "d"\n'
-            "skip_synthesized = true\n"
+            "skip_synthesized = true\nn_neurons = { d = 20 }\n"
             '[backbone]\nnetwork = "net.py:build"\nlayers = ["blocks.2"]\ninput_size = 224\n'
             "[teacher]\nn_members = 2\nlearning_rate = 1\n"
-            '[students]\nfilters = [1, 2, 3, 4, 5]\nbanks = ["one.zip", "two"]\n'
-            "[compact]\nthreshold = 0.5\n"
+            '[students]\nkind = "separate"\nfilters = [1, 2, 3, 4, 5]\npatience = 3\n'
+            'schedule = "constant"\n[[students.banks]]\npath = "one.zip"\ncrops = 8\n'
+            '[[students.banks]]\npath = "two"\nn_images = 9\n'
+            "[compact]\nthreshold = 0.5\npatience = 1\n"
             "[stimuli]\nn_steps = 7\n",
         )
     )
@@ -51,7 +53,12 @@ def test_reads_every_table(tmp_path: Path) -> None:
     assert config.backbone.input_size == 224
     assert (config.teacher.n_members, config.teacher.learning_rate) == (2, 1.0)
     assert config.students.filters == (1, 2, 3, 4, 5)
-    assert config.students.banks == ("one.zip", "two")
+    assert [(b.path, b.n_images, b.crops) for b in config.students.banks] == [
+        ("one.zip", None, 8), ("two", 9, 0)
+    ]  # fmt: skip
+    assert (config.students.kind, config.students.schedule) == ("separate", "constant")
+    assert (config.students.patience, config.compact.patience) == (3, 1)
+    assert config.recordings.n_neurons == {"d": 20}
     assert config.compact.threshold == 0.5
     assert config.stimuli.n_steps == 7
 
@@ -86,19 +93,19 @@ def test_variables_are_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         write(
             tmp_path,
             '[recordings]\npath = "${LAB_DATA}/v4"\ntest = "${NIGHT}"\n'
-            '[students]\nbanks = ["${LAB_DATA}/${NIGHT}.zip", "$LAB_DATA"]\n',
+            '[students]\nbanks = [{path = "${LAB_DATA}/${NIGHT}.zip"}, {path = "$LAB_DATA"}]\n',
         )
     )
     assert config.recordings.path == "/lab/v4"
     assert config.recordings.test == ("190923",)
-    assert config.students.banks == ("/lab/190923.zip", "$LAB_DATA")
+    assert [bank.path for bank in config.students.banks] == ["/lab/190923.zip", "$LAB_DATA"]
 
 
 @pytest.mark.parametrize(
     "text",
     [
         '[recordings]\npath = "${LAB_DATA}/v4"\n',
-        SOURCE + '[students]\nbanks = ["a.zip", "${LAB_DATA}/b.zip"]\n',
+        SOURCE + '[students]\nbanks = [{path = "a.zip"}, {path = "${LAB_DATA}/b.zip"}]\n',
         SOURCE + '[backbone]\nnetwork = "${LAB_DATA}/net.py:build"\n',
     ],
 )
@@ -132,7 +139,25 @@ def test_an_unset_variable_is_named(
         (SOURCE + "[students]\nsmoothing = inf\n", "students.smoothing: "),
         (SOURCE + "[students]\nfilters = [4, 4, 4, 4]\n", "students.filters"),
         (SOURCE + "[students]\nfilters = [4, 4, 0, 4, 4]\n", "students.filters.2: "),
+        (SOURCE + "n_neurons = { d = 0 }\n", "recordings.n_neurons.d: "),
         (SOURCE + '[students]\nbanks = "one.zip"\n', "students.banks: "),
+        (SOURCE + '[students]\nbanks = ["one.zip"]\n', "students.banks.0: "),
+        (SOURCE + '[students]\nbanks = [{path = ""}]\n', "students.banks.0.path: "),
+        (SOURCE + '[students]\nbanks = [{path = "a", crops = -1}]\n', "students.banks.0.crops: "),
+        (SOURCE + '[students]\nbanks = [{path = "a", n_images = 0}]\n', "students.banks.0.n_im"),
+        (SOURCE + '[students]\nschedule = "cosine"\n', "students.schedule: "),
+        (SOURCE + '[students]\nkind = "one"\n', "students.kind: "),
+        (SOURCE + "[students]\npatience = 3\n", "students: Value error, patience is for kind"),
+        (
+            SOURCE + '[students]\nkind = "separate"\nstart = "x.keras"\n',
+            "students: Value error, start and mixing_l1 are for kind = shared",
+        ),
+        (
+            SOURCE + '[students]\nkind = "separate"\nmixing_l1 = 0.1\n',
+            "students: Value error, start and mixing_l1 are for kind = shared",
+        ),
+        (SOURCE + '[students]\nkind = "separate"\npatience = 0\n', "students.patience: "),
+        (SOURCE + "[students]\nn_monitor = 1\n", "students.n_monitor: "),
         (SOURCE + "[students]\ndead_leaves = -1\n", "students.dead_leaves: "),
         (SOURCE + "[compact]\nthreshold = 1.1\n", "compact.threshold: "),
         (SOURCE + "[compact]\nn_images = 0\n", "compact.n_images: "),
@@ -170,7 +195,11 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "test"),
-    [("v4-quick", ("190923",)), ("v4-teacher", ("190923", "201025", "210325"))],
+    [
+        ("v4-quick", ("190923",)),
+        ("v4-teacher", ("190923", "201025", "210325")),
+        ("v4-compact", ("190923", "201025")),
+    ],
 )
 def test_the_examples_are_valid_runs(
     monkeypatch: pytest.MonkeyPatch, name: str, test: tuple[str, ...]

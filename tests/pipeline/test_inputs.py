@@ -1,24 +1,15 @@
 """What a run works on: roles, the split in halves, and that nothing hidden ever leaks."""
 
-import io
-import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pocketcortex.core import InputError, Session, StimulusSet
-from pocketcortex.pipeline.config import InSilicoConfig, RecordingsConfig, StudentsConfig
-from pocketcortex.pipeline.inputs import (
-    MIN_HALF,
-    RunInputs,
-    distillation_images,
-    prepare_inputs,
-    without_duplicates,
-)
+from pocketcortex.pipeline.config import RecordingsConfig
+from pocketcortex.pipeline.inputs import MIN_HALF, RunInputs, TestSession, prepare_inputs
 from pocketcortex.pipeline.scores import medians, score_table
 
 SIZE = 8
@@ -58,6 +49,11 @@ def prepare(folder: Path, given: dict[str, Session], **settings: object) -> RunI
     return prepare_inputs(config, seed=0)
 
 
+def halves(folder: Path, given: dict[str, Session], **settings: object) -> TestSession:
+    (test,) = prepare(folder, given, **settings).tests
+    return test
+
+
 def refused(folder: Path, given: dict[str, Session], **settings: object) -> str:
     with pytest.raises(InputError) as caught:
         prepare(folder, given, **settings)
@@ -75,23 +71,25 @@ def test_roles_are_those_of_the_sessions(tmp_path: Path) -> None:
     inputs = prepare(tmp_path, sessions())
     assert [s.id for s in inputs.train] == ["a", "b"]
     assert inputs.validation.id == "c"
-    assert (inputs.fit.id, inputs.held_out.id) == ("d", "d")
+    assert [(test.fit.id, test.held_out.id) for test in inputs.tests] == [("d", "d")]
 
 
 def test_roles_can_be_given(tmp_path: Path) -> None:
-    inputs = prepare(tmp_path, sessions(), train=["d", "c"], validation="b", test="a")
-    assert [s.id for s in inputs.train] == ["d", "c"]
-    assert (inputs.validation.id, inputs.held_out.id) == ("b", "a")
+    inputs = prepare(tmp_path, sessions(), train=["d"], validation="b", test=["c", "a"])
+    assert [s.id for s in inputs.train] == ["d"]
+    assert inputs.validation.id == "b"
+    assert [test.held_out.id for test in inputs.tests] == ["c", "a"]
+    assert inputs.n_usable == 6
 
 
 def test_test_session_is_halved_in_the_order_of_presentation(tmp_path: Path) -> None:
     given = sessions()
     given["d"] = given["d"].take(np.arange(39))
-    inputs = prepare(tmp_path, given)
-    assert names(inputs.fit.stimuli) == [f"d-{k}" for k in range(19)]
-    assert names(inputs.held_out.stimuli) == [f"d-{k}" for k in range(19, 39)]
-    np.testing.assert_array_equal(inputs.fit.responses, given["d"].responses[:19])
-    np.testing.assert_array_equal(inputs.held_out.responses, given["d"].responses[19:])
+    test = halves(tmp_path, given)
+    assert names(test.fit.stimuli) == [f"d-{k}" for k in range(19)]
+    assert names(test.held_out.stimuli) == [f"d-{k}" for k in range(19, 39)]
+    np.testing.assert_array_equal(test.fit.responses, given["d"].responses[:19])
+    np.testing.assert_array_equal(test.held_out.responses, given["d"].responses[19:])
 
 
 def test_hidden_images_leave_every_session_but_the_held_out_half(tmp_path: Path) -> None:
@@ -105,100 +103,45 @@ def test_hidden_images_leave_every_session_but_the_held_out_half(tmp_path: Path)
     images[3] = hidden[9]  # an image of the second half, seen in the first one too
     given["d"] = session("d", images, "test", n_neurons=5)
     inputs = prepare(tmp_path, given)
-    kept = {s.id: names(s.stimuli) for s in (*inputs.train, inputs.validation, inputs.fit)}
+    (test,) = inputs.tests
+    kept = {s.id: names(s.stimuli) for s in (*inputs.train, inputs.validation, test.fit)}
     assert kept["a"] == [f"a-{k}" for k in range(24) if k not in (0, 7)]
     assert kept["b"] == [f"b-{k}" for k in range(23)]
     assert kept["c"] == [f"c-{k}" for k in range(24) if k not in (5, 6, 7)]
     assert kept["d"] == [f"d-{k}" for k in range(20) if k != 3]
-    assert len(inputs.held_out.require_stimuli()) == 20
+    assert len(test.held_out.require_stimuli()) == 20
     rows = [k for k in range(24) if k not in (0, 7)]
     np.testing.assert_array_equal(inputs.train[0].responses, given["a"].responses[rows])
 
 
-def write_zip(path: Path, images: Sequence[np.ndarray]) -> Path:
-    with zipfile.ZipFile(path, "w") as archive:
-        for k, image in enumerate(images):
-            buffer = io.BytesIO()
-            Image.fromarray(image.transpose(1, 2, 0)).save(buffer, format="PNG")
-            archive.writestr(f"{path.stem}{k:04d}.png", buffer.getvalue())
-    return path
-
-
-def test_hidden_images_and_repetitions_leave_the_bank(tmp_path: Path) -> None:
-    hidden, new = pixels(40, 4)[20:], pixels(6, 9)
+def test_an_image_of_one_held_out_half_leaves_the_other_test_sessions(tmp_path: Path) -> None:
     given = sessions()
-    images = pixels(24, 2)
-    images[:4] = pixels(24, 1)[:4]  # shown in two sessions
-    given["b"] = session("b", images, "train")
-    (tmp_path / "in").mkdir()
-    inputs = prepare(tmp_path / "in", given)
-    zipped = write_zip(tmp_path / "zipped.zip", [new[0], hidden[3], new[1], new[0], hidden[19]])
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    for k, image in enumerate([hidden[0], new[1], new[2]]):
-        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"folder{k:04d}.png")
-    config = StudentsConfig(banks=(str(zipped), str(folder)))
-    bank = StimulusSet.concatenate(distillation_images(inputs, config, seed=0))
-    assert set(inputs.held_out.require_stimuli().digests).isdisjoint(bank.digests)
-    assert len(set(bank.digests)) == len(bank)
-    shown = [f"a-{k}" for k in range(24)] + [f"b-{k}" for k in range(4, 24)]
-    shown += [f"c-{k}" for k in range(24)] + [f"d-{k}" for k in range(20)]
-    assert names(bank) == [*shown, "zipped0000.png", "zipped0002.png", "folder0002.png"]
+    images = pixels(40, 5)
+    images[2], images[37] = pixels(40, 4)[30], pixels(40, 4)[31]
+    given["e"] = session("e", images, "test")
+    inputs = prepare(tmp_path, given, test=["d", "e"])
+    first, second = inputs.tests
+    assert names(second.fit.stimuli) == [f"e-{k}" for k in range(20) if k != 2]
+    assert names(first.fit.stimuli) == [f"d-{k}" for k in range(20)]
+    assert [len(test.held_out.require_stimuli()) for test in inputs.tests] == [20, 20]
 
 
-def test_bank_is_cut_to_the_sessions_size_and_number(tmp_path: Path) -> None:
-    (tmp_path / "in").mkdir()
-    inputs = prepare(tmp_path / "in", sessions())
-    zipped = write_zip(tmp_path / "bank.zip", list(pixels(5, 9, size=20)))
-    config = StudentsConfig(banks=(str(zipped),), n_bank_images=3)
-    bank = StimulusSet.concatenate(distillation_images(inputs, config, seed=0))
-    assert len(bank) == 24 * 3 + 20 + 3
-    assert bank.images().shape[2:] == (SIZE, SIZE)
-
-
-def test_a_source_that_loses_no_image_stays_as_it_was(tmp_path: Path) -> None:
+def test_only_the_first_neurons_are_modelled_where_so_many_are_asked_for(tmp_path: Path) -> None:
     given = sessions()
-    images = pixels(24, 2)
-    images[5] = pixels(24, 1)[5]  # shown in both training sessions
-    given["b"] = session("b", images, "train")
-    inputs = prepare(tmp_path, given)
-    parts = distillation_images(inputs, StudentsConfig(), seed=0)
-    assert [len(part) for part in parts] == [24, 23, 24, 20]
-    shown = [s.require_stimuli() for s in (*inputs.train, inputs.validation, inputs.fit)]
-    kept = [part.fingerprint == one.fingerprint for part, one in zip(parts, shown, strict=True)]
-    assert kept == [True, False, True, True]
+    given["c"] = with_responses(given["c"], lambda r: r[:, :, 0].fill(2.0))
+    settings = {"train": ["a"], "validation": "b", "test": ["c", "d"]}
+    few = prepare(tmp_path, given, **settings, n_neurons={"d": 3, "c": 9})
+    assert [test.usable.tolist() for test in few.tests] == [[1, 2], [0, 1, 2]]
+    assert few.n_usable == 5
+    assert prepare(tmp_path, given, **settings).n_usable == 7
 
 
-def test_dead_leaves_join_the_bank_by_seed() -> None:
-    simulated = InSilicoConfig(n_sessions=3, n_neurons=1, n_stimuli=20, image_size=32)
-    inputs = prepare_inputs(RecordingsConfig(insilico=simulated), seed=0)
-    config = StudentsConfig(dead_leaves=5)
-    first, again, other = (
-        StimulusSet.concatenate(distillation_images(inputs, config, seed=s)) for s in (1, 1, 2)
-    )
-    assert len(first) == 50 + 5
-    assert first.fingerprint == again.fingerprint
-    assert first.digests[:50] == other.digests[:50]
-    assert set(first.digests[50:]).isdisjoint(other.digests[50:])
-
-
-def test_banks_of_oblong_sessions_are_refused(tmp_path: Path) -> None:
-    given = {
-        name: session(name, pixels(len(one.responses), k, SIZE)[:, :, :4], one.role)
-        for k, (name, one) in enumerate(sessions().items())
-    }
-    inputs = prepare(tmp_path, given)
-    with pytest.raises(InputError, match="cut square; the sessions' are 4 x 8"):
-        distillation_images(inputs, StudentsConfig(banks=("bank.zip",)), seed=0)
-
-
-def test_first_of_equal_images_is_kept() -> None:
-    one, two = pixels(3, 0), pixels(3, 1)
-    two[1] = one[2]
-    sets = [StimulusSet.from_array(one, ["a", "b", "c"]), StimulusSet.from_array(two)]
-    hidden = StimulusSet.from_array(one[:1]).digests
-    kept = StimulusSet.concatenate(without_duplicates(sets, hidden))
-    assert names(kept) == ["b", "c", "image0001", "image0003"]
+@pytest.mark.parametrize(
+    ("id", "name"), [("190923", "190923"), ("a b-c_d", "a b-c_d"), ("../x/y", "%2E%2E%2Fx%2Fy")]
+)
+def test_files_of_a_session_are_named_after_its_id(tmp_path: Path, id: str, name: str) -> None:
+    given = sessions() | {"d": replace(sessions()["d"], id=id)}
+    assert halves(tmp_path, given).name == name
 
 
 def test_synthesized_images_are_left_out_if_asked(tmp_path: Path) -> None:
@@ -223,32 +166,32 @@ def spoil(responses: np.ndarray) -> None:
 def test_unusable_neurons_have_reasons(tmp_path: Path) -> None:
     given = sessions()
     given["d"] = with_responses(session("d", pixels(40, 4), "test", n_neurons=7), spoil)
-    inputs = prepare(tmp_path, given)
-    assert inputs.usable.tolist() == [2, 5]
-    assert inputs.unusable == {
+    test = halves(tmp_path, given)
+    assert test.usable.tolist() == [2, 5]
+    assert test.unusable == {
         0: "all responses are NaN",
         1: "constant response",
         3: "no response to 1 images",
         4: "no response to 2 images",
         6: "constant response",
     }
-    assert inputs.fit.n_neurons == inputs.held_out.n_neurons == 7
+    assert test.fit.n_neurons == test.held_out.n_neurons == 7
 
 
 def test_unusable_neurons_stay_nan_in_the_scores(tmp_path: Path) -> None:
     given = sessions()
     given["d"] = with_responses(session("d", pixels(40, 4), "test", n_neurons=7), spoil)
-    inputs = prepare(tmp_path, given)
-    seen = inputs.held_out.mean_responses[:, inputs.usable]
+    test = halves(tmp_path, given)
+    seen = test.held_out.mean_responses[:, test.usable]
     predictions = {"perfect": seen, "flat": np.zeros_like(seen)}
-    table = score_table(inputs.held_out, predictions, inputs.usable, inputs.unusable, seed=0)
+    table = score_table(test.held_out, predictions, test.usable, test.unusable, seed=0)
     assert len(table) == 2 * 2 * 7
     perfect = table.query("model == 'perfect' and metric == 'r2'").set_index("neuron").sort_index()
     assert perfect.index.tolist() == list(range(7))
     np.testing.assert_allclose(perfect["value"][[2, 5]], 1.0)
     lost = perfect.loc[[0, 1, 3, 4, 6]]
     assert lost[["value", "ci_low", "ci_high"]].isna().all(axis=None)
-    assert lost["reason"].to_dict() == inputs.unusable
+    assert lost["reason"].to_dict() == test.unusable
     assert (perfect["reason"][[2, 5]] == "").all()
     flat = table.query("model == 'flat'")
     assert flat["value"].isna().all()
@@ -268,9 +211,9 @@ def test_unusable_neurons_stay_nan_in_the_scores(tmp_path: Path) -> None:
 def test_scores_without_repeats_are_not_noise_corrected(tmp_path: Path) -> None:
     given = sessions()
     given["d"] = with_responses(given["d"], lambda r: r[:, 1].fill(np.nan))
-    inputs = prepare(tmp_path, given)
-    predictions = {"perfect": inputs.held_out.mean_responses}
-    table = score_table(inputs.held_out, predictions, inputs.usable, inputs.unusable, seed=0)
+    test = halves(tmp_path, given)
+    predictions = {"perfect": test.held_out.mean_responses}
+    table = score_table(test.held_out, predictions, test.usable, test.unusable, seed=0)
     assert set(table["metric"]) == {"r2"}
 
 
@@ -327,7 +270,7 @@ def test_sessions_without_images_are_not_among_the_default_ones(tmp_path: Path) 
     given |= {"f": replace(session("f", pixels(24, 6), "test"), stimuli=None)}
     inputs = prepare(tmp_path, given)
     assert [s.id for s in inputs.train] == ["a", "b"]
-    assert inputs.held_out.id == "d"
+    assert [test.fit.id for test in inputs.tests] == ["d"]
 
 
 def test_no_training_session_is_refused(tmp_path: Path) -> None:
@@ -352,7 +295,7 @@ def test_none_or_several_sessions_of_a_role_are_refused(tmp_path: Path, role: st
     "settings",
     [
         {"train": ["a", "d"]}, {"train": ["a", "c"]}, {"validation": "d"}, {"test": "a"},
-        {"validation": "b"}, {"train": ["a", "a"]},
+        {"validation": "b"}, {"train": ["a", "a"]}, {"test": ["d", "d"]}, {"test": ["d", "c"]},
     ],
 )  # fmt: skip
 def test_one_session_in_two_roles_is_refused(tmp_path: Path, settings: dict[str, object]) -> None:
@@ -370,7 +313,7 @@ def test_too_few_images_to_halve_are_refused(tmp_path: Path) -> None:
     few = given | {"d": given["d"].take(np.arange(2 * MIN_HALF - 1))}
     assert "session d has 19 images; too few to halve" in refused(tmp_path, few)
     enough = given | {"d": given["d"].take(np.arange(2 * MIN_HALF))}
-    assert prepare(tmp_path, enough).fit.n_stimuli == MIN_HALF
+    assert halves(tmp_path, enough).fit.n_stimuli == MIN_HALF
 
 
 @pytest.mark.parametrize("name", ["a", "c", "d"])
@@ -393,3 +336,12 @@ def test_fingerprint_follows_images_and_responses(tmp_path: Path) -> None:
         given | {"d": given["d"].take(np.arange(39))},
     ]
     assert first not in [prepare(tmp_path, other).fingerprint for other in changed]
+
+
+def test_the_teacher_s_fingerprint_follows_what_it_is_trained_on(tmp_path: Path) -> None:
+    given = sessions()
+    first = prepare(tmp_path, given).teacher_fingerprint
+    shorter = given | {"d": given["d"].take(np.arange(39))}
+    assert prepare(tmp_path, shorter).teacher_fingerprint == first
+    other = given | {"a": with_responses(given["a"], lambda r: r[3, 1, 2:].fill(9.0))}
+    assert prepare(tmp_path, other).teacher_fingerprint != first

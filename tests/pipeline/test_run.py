@@ -1,5 +1,6 @@
 """A whole run: what it leaves, what it does again, and that being stopped changes no number."""
 
+import io
 import json
 import os
 import shutil
@@ -12,12 +13,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
+import safetensors.torch
+import torch
 
 from pocketcortex.core import InputError, RunFolder, Session, StimulusSet
+from pocketcortex.data import read_recordings
+from pocketcortex.metrics import pearson_r2
 from pocketcortex.models import CompactModel
 from pocketcortex.pipeline import RunConfig, resolve_device, run
 
-STAGES = ("teacher", "mapping", "students", "compact", "scores", "stimuli", "report")
+STAGES = (
+    "teacher", "mapping", "labels", "students", "pruned", "compact", "scores", "stimuli", "report",
+)  # fmt: skip
 MODELS = ("backbone ridge", "teacher", "student", "compact")
 N_NEURONS = 3
 
@@ -27,8 +34,13 @@ def settings(recordings: dict[str, Any], **changed: dict[str, Any]) -> dict[str,
     tables: dict[str, dict[str, Any]] = {
         "recordings": recordings,
         "teacher": {"n_members": 1, "width": 8, "bottleneck": 4, "n_blocks": 1, "n_epochs": 3},
-        "students": {"filters": [24, 4, 4, 4, 4], "n_epochs": 3, "batch_size": 16},
-        "compact": {"threshold": 1.0, "n_pruning_images": 30, "n_images": 32, "n_epochs": 2},
+        "students": {
+            "filters": [24, 4, 4, 4, 4],
+            "n_epochs": 3,
+            "batch_size": 16,
+            "n_monitor": 12,
+        },
+        "compact": {"threshold": 0.95, "n_pruning_images": 30, "n_images": 32, "n_epochs": 2},
         "stimuli": {"n_steps": 2, "n_starts": 1},
     }
     return {
@@ -42,23 +54,37 @@ def do(tables: dict[str, Any], out: Path) -> dict[str, Any]:
 
 
 def save_sessions(folder: Path, *, n_held_out: int = 16) -> Path:
-    """Write three sessions whose neurons like bright, dark and red images of 16 pixels."""
+    """Write four sessions whose neurons like bright, dark and red images of 16 pixels.
+
+    A bank of pictures of 20 pixels lies beside them.
+    """
     folder.mkdir()
     rng = np.random.default_rng(5)
-    for id, role in (("a", "train"), ("b", "validation"), ("c", "test")):
+    for id, role in (("a", "train"), ("b", "validation"), ("c", "test"), ("d", "test")):
         images = rng.integers(0, 256, (16 + n_held_out, 3, 16, 16), dtype=np.uint8)
         images //= rng.integers(1, 4, (len(images), 3, 1, 1), dtype=np.uint8)
         level = images.mean(axis=(2, 3)) / 32  # (n_stimuli, 3)
         rates = np.stack([level.sum(1), 24 - level.sum(1), 3 * level[:, 0]], axis=1)
         counts = rng.poisson(rates[:, None], (len(images), 4, N_NEURONS))
         Session(id, counts, StimulusSet.from_array(images), role=role).save(folder / f"{id}.npz")
+    np.save(folder.parent / "bank.npy", rng.integers(0, 256, (24, 3, 20, 20), dtype=np.uint8))
     return folder
 
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Where sessions saved by their owner are."""
-    return {"path": str(save_sessions(tmp_path_factory.mktemp("recordings") / "sessions"))}
+    """Where sessions saved by their owner are; two of them are to be predicted."""
+    folder = save_sessions(tmp_path_factory.mktemp("recordings") / "sessions")
+    return {"path": str(folder), "test": ["c", "d"]}
+
+
+def bank_of(recordings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings of students that also learn from crops of the bank beside the sessions."""
+    path = str(Path(recordings["path"]).parent / "bank.npy")
+    return {"banks": [{"path": path, "crops": 2}]}
+
+
+SEPARATE = {"kind": "separate", "patience": 1, "learning_rate": 0.02, "n_epochs": 4}
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +137,14 @@ def test_folder_holds_every_stage(finished: tuple[Path, dict[str, Any]]) -> None
 def test_summary_tells_the_scores_of_all_models(finished: tuple[Path, dict[str, Any]]) -> None:
     out, summary = finished
     assert without_report(summary) == json.loads((out / "scores" / "summary.json").read_text())
-    assert summary["session"] == "insilico-3-02"
     assert (summary["n_neurons"], summary["seed"]) == (N_NEURONS, 3)
-    assert (summary["n_images_fit"], summary["n_images_held_out"]) == (20, 20)
-    assert summary["n_images_distilled"] == 40 + 40 + 20
-    assert summary["unusable_neurons"] == {}
+    (session,) = summary["sessions"]
+    assert session == "insilico-3-02"
+    told = summary["sessions"][session]
+    assert (told["n_images_fit"], told["n_images_held_out"]) == (20, 20)
+    assert (told["n_neurons"], told["unusable_neurons"]) == (N_NEURONS, {})
+    assert told["scores"] == summary["scores"]
+    assert summary["n_images_distilled"] == 40 + 40 + 20 - 12
     assert set(summary["scores"]) == {"r2", "noise-corrected r2"}
     for models in summary["scores"].values():
         assert tuple(models) == MODELS
@@ -123,7 +152,9 @@ def test_summary_tells_the_scores_of_all_models(finished: tuple[Path, dict[str, 
             assert np.isfinite([score["median"], *score["ci"]]).all()
             assert score["ci"][0] <= score["median"] <= score["ci"][1]
             assert score["n_neurons"] == N_NEURONS
-    assert summary["n_parameters"].keys() == {"backbone ridge", "teacher", "compact"}
+    assert tuple(summary["n_parameters"]) == MODELS
+    assert summary["n_parameters"]["compact"] < summary["n_parameters"]["student"]
+    assert summary["n_filters"]["compact"] < summary["n_filters"]["student"] == 24 + 24 + 16
 
 
 def test_table_has_one_row_for_each_neuron_model_and_metric(
@@ -149,7 +180,25 @@ def test_report_and_models_can_be_read(finished: tuple[Path, dict[str, Any]]) ->
     images = np.load(out / "stimuli" / "synthesized.npy")
     assert images.shape == np.load(out / "stimuli" / "natural.npy").shape == (3, 3, 32, 32)
     for k in range(N_NEURONS):
-        assert CompactModel.load(out / "compact" / f"neuron{k:03d}").image_size == (32, 32)
+        model = CompactModel.load(out / "compact" / f"insilico-3-02_neuron{k:03d}")
+        assert model.image_size == (32, 32)
+        assert (
+            model.filters
+            == CompactModel.load(out / "pruned" / f"insilico-3-02_neuron{k:03d}").filters
+        )
+
+
+def test_agreement_with_the_teacher_is_told_on_images_kept_aside(
+    finished: tuple[Path, dict[str, Any]],
+) -> None:
+    out, _ = finished
+    for stage in ("students", "pruned", "compact"):
+        told = json.loads((out / stage / "agreement.json").read_text())
+        assert told["n_images"] == 12
+        values = list(told["neurons"].values())
+        assert len(values) == N_NEURONS
+        assert told["median"] == pytest.approx(np.median(values))
+        assert all(0 <= value <= 1 for value in values)
 
 
 def test_second_call_does_nothing_again(
@@ -167,7 +216,13 @@ def test_second_call_does_nothing_again(
 
 @pytest.mark.parametrize(
     ("table", "change", "first"),
-    [("stimuli", {"n_steps": 3}, "stimuli"), ("compact", {"learning_rate": 2e-3}, "compact")],
+    [
+        ("stimuli", {"n_steps": 3}, "stimuli"),
+        ("compact", {"learning_rate": 2e-3}, "compact"),
+        ("compact", {"threshold": 0.5}, "pruned"),
+        ("students", {"learning_rate": 1e-3}, "students"),
+        ("students", {"dead_leaves": 3}, "labels"),
+    ],
 )
 def test_a_late_setting_redoes_only_what_follows(
     copied: Path,
@@ -182,7 +237,7 @@ def test_a_late_setting_redoes_only_what_follows(
 
 
 @pytest.mark.parametrize(
-    "name", ["students/shared.safetensors", "mapping/bank_teacher.npy", "scores/summary.json"]
+    "name", ["labels/teacher.npy", "students/shared.safetensors", "scores/summary.json"]
 )
 def test_a_damaged_file_is_made_again(
     finished: tuple[Path, dict[str, Any]],
@@ -206,7 +261,7 @@ def test_a_drawn_seed_is_stored_kept_and_decides_the_numbers(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tables = settings(saved) | {"seed": None}
+    tables = settings(saved, students=bank_of(saved)) | {"seed": None}
     drawn = do(tables, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == drawn["seed"]
     assert f"seed {drawn['seed']}\n" in capsys.readouterr().err
@@ -227,7 +282,7 @@ def test_a_run_without_any_score_ends_all_the_same(tmp_path: Path) -> None:
     images[16:] = 128  # the same grey screen throughout the second half
     averages, stimuli = responses.mean(axis=1, keepdims=True), StimulusSet.from_array(images)
     Session("c", averages, stimuli, has_repeats=False, role="test").save(folder / "c.npz")
-    summary = do(settings({"path": str(folder)}), tmp_path / "out")
+    summary = do(settings({"path": str(folder), "test": "c"}), tmp_path / "out")
     none = {"median": None, "ci": [None, None], "mean": None, "n_neurons": 0}
     assert summary["scores"] == {"r2": dict.fromkeys(MODELS, none)}
     json.dumps(summary, allow_nan=False)
@@ -238,9 +293,17 @@ def test_a_run_without_any_score_ends_all_the_same(tmp_path: Path) -> None:
 
 
 def test_a_missing_bank_is_found_before_the_work(saved: dict[str, Any], tmp_path: Path) -> None:
-    tables = settings(saved, students={"banks": [str(tmp_path / "absent.zip")]})
+    tables = settings(saved, students={"banks": [{"path": str(tmp_path / "absent.zip")}]})
     with pytest.raises(InputError, match=r"absent\.zip does not exist"):
         do(tables, tmp_path / "out")
+    assert not (tmp_path / "out" / "features").exists()
+
+
+def test_too_many_images_to_keep_aside_are_found_before_the_work(
+    saved: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.raises(InputError, match=r"n_monitor = 48 of 96 images"):
+        do(settings(saved, students={"n_monitor": 48}), tmp_path / "out")
     assert not (tmp_path / "out" / "features").exists()
 
 
@@ -268,22 +331,87 @@ def test_devices() -> None:
         resolve_device("tpu")
 
 
+# Several test sessions.
+
+
+def test_a_run_predicts_several_sessions(
+    undisturbed: tuple[dict[str, Any], dict[str, bytes]],
+) -> None:
+    summary, files = undisturbed
+    assert list(summary["sessions"]) == ["c", "d"]
+    assert summary["n_neurons"] == 2 * N_NEURONS
+    names = [f"{session}_neuron{k:03d}" for session in "cd" for k in range(N_NEURONS)]
+    for stage in ("pruned", "compact"):
+        assert {f"{stage}/{name}/model.safetensors" for name in names} <= set(files)
+    table = pd.read_parquet(io.BytesIO(files["scores/scores.parquet"]))
+    assert len(table) == 2 * N_NEURONS * len(MODELS) * 2
+    assert summary["n_images_distilled"] == 32 + 32 + 16 + 16 + 48 - 12
+    for name, session in summary["sessions"].items():
+        assert (session["n_neurons"], session["n_images_held_out"]) == (N_NEURONS, 16)
+        rows = table[(table["session"] == name) & (table["metric"] == "r2")]
+        for model, score in session["scores"]["r2"].items():
+            values = rows[rows["model"] == model]["value"]
+            assert score["mean"] == pytest.approx(values.mean())
+    for model, score in summary["scores"]["r2"].items():
+        pooled = table[(table["model"] == model) & (table["metric"] == "r2")]["value"]
+        assert score["median"] == pytest.approx(pooled.median())
+        assert score["n_neurons"] == 2 * N_NEURONS
+
+
+def test_scores_of_each_session_are_of_its_own_neurons(
+    undisturbed: tuple[dict[str, Any], dict[str, bytes]], saved: dict[str, Any]
+) -> None:
+    """The models in the folder, asked anew, have the scores that the table gives them."""
+    summary, files = undisturbed
+    table = pd.read_parquet(io.BytesIO(files["scores/scores.parquet"]))
+    for session in "cd":
+        held = read_recordings(saved["path"])[session].take(np.arange(16, 32))
+        told = np.load(io.BytesIO(files[f"scores/predicted_{session}.npz"]))["compact"]
+        r2 = pearson_r2(held.mean_responses, told.astype(float))
+        rows = table.query("session == @session and model == 'compact' and metric == 'r2'")
+        np.testing.assert_allclose(rows.sort_values("neuron")["value"], r2)
+        for k in range(N_NEURONS):
+            name = f"compact/{session}_neuron{k:03d}/model.safetensors"
+            weights = safetensors.torch.load(files[name])
+            filters = json.loads(files[name.replace("model.safetensors", "config.json")])["filters"]
+            model = CompactModel(filters, (16, 16))
+            model.load_state_dict(weights)
+            with torch.inference_mode():
+                answer = model.eval()(torch.from_numpy(held.require_stimuli().images()))
+            np.testing.assert_allclose(told[:, k], answer, rtol=1e-4, atol=1e-4)
+
+
+def test_another_choice_of_neurons_redoes_what_depends_on_it(
+    saved: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count in (1, 2):
+        recordings = saved | {"n_neurons": {"d": count}}
+        summary = do(settings(recordings, students={"n_epochs": 1}), tmp_path)
+        assert [s["n_neurons"] for s in summary["sessions"].values()] == [N_NEURONS, count]
+        assert summary["scores"]["r2"]["compact"]["n_neurons"] == N_NEURONS + count
+        assert redone(capsys) == list(STAGES[count - 1 :])  # the teacher is trained once
+
+
 # Stopped runs. The program is the real one, in processes of its own with one thread.
 
 COMMAND = Path(sys.executable).parent / "pocketcortex"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
 
 STOPPED_AT = """
-import json, os, signal, sys
+import fnmatch, json, os, signal, sys
 import matplotlib.pyplot, pocketcortex.pipeline, torch._dynamo  # once, not in every child
 from pocketcortex.cli import main
+from pocketcortex.pipeline import bank
+from pocketcortex.training import optimize
+
+bank._IMAGES_A_MARK, optimize._IMAGES_A_CHECKPOINT = 32, 48  # within a pass over so few, too
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's is ignored
 
 def arm(event, name, count, number):
     left = [count]
     def watch(seen, arguments):
-        if seen == event and str(arguments[0]).endswith(name):
+        if seen == event and fnmatch.fnmatch(str(arguments[0]), name):
             left[0] -= 1
             if left[0] == 0:
                 os.kill(os.getpid(), number)
@@ -304,7 +432,7 @@ renaming or removal of a file of this name. Prints each time's exit code and wha
 
 
 class Moment(NamedTuple):
-    """When to stop a run and by what signal."""
+    """When to stop a run and by what signal; the name is a pattern."""
 
     event: str
     name: str
@@ -312,31 +440,45 @@ class Moment(NamedTuple):
     number: int = signal.SIGKILL
 
 
-SAVE = "checkpoint.safetensors.partial"
+SAVE = "checkpoint.safetensors"
 MOMENTS = {  # a stage that has removed its checkpoint starts anew, so that comes first
-    Moment("os.rename", ".partial", 4): "teacher",  # the third file of features, not yet whole
-    Moment("os.rename", "/teacher.partial", 1): "teacher",  # complete but for its name
-    Moment("os.rename", f"teacher.partial/{SAVE}", 2): "teacher",
-    Moment("os.remove", "teacher.partial/checkpoint.safetensors", 1): "teacher",
-    Moment("os.rename", "/mapping.partial", 1): "mapping",
-    Moment("os.rename", f"students.partial/{SAVE}", 2): "students",
-    Moment("os.rename", f"students.partial/{SAVE}", 2, signal.SIGINT): "students",
-    Moment("os.rename", "compact.partial/checkpoint.1.safetensors.partial", 2): "compact",
-    Moment("os.rename", "neuron001/model.safetensors.partial", 1): "compact",
-    Moment("os.rename", "scores.partial/summary.json.partial", 1): "scores",
-    Moment("os.rename", "/stimuli.partial", 1): "stimuli",
-    Moment("os.rename", "report.html.partial", 1): "report",
+    Moment("os.rename", "*/features/*.partial", 2): "teacher",  # a file not yet whole
+    Moment("os.rename", "*/teacher.partial", 1): "teacher",  # complete but for its name
+    Moment("os.rename", f"*/teacher.partial/{SAVE}.partial", 2): "teacher",
+    Moment("os.remove", f"*/teacher.partial/{SAVE}", 1): "teacher",
+    Moment("os.rename", "*/mapping.partial", 1): "mapping",
+    Moment("os.rename", "*/labels.partial/mark.json.partial", 2): "labels",
+    Moment("os.remove", "*/labels.partial/mark.json", 1): "labels",
+    Moment("os.rename", f"*/students.partial/{SAVE}.partial", 2): "students",
+    Moment("os.rename", f"*/students.partial/{SAVE}.partial", 3, signal.SIGINT): "students",
+    Moment("os.rename", "*/students.partial/shared.partial", 1): "students",
+    Moment("os.remove", f"*/students.partial/{SAVE}", 1): "students",
+    Moment("os.rename", "*/pruned.partial/d_neuron001/model.safetensors.partial", 1): "pruned",
+    Moment("os.rename", "*/pruned.partial/d_neuron002/config.json.partial", 1): "pruned",
+    Moment("os.rename", "*/pruned.partial", 1): "pruned",
+    Moment("os.rename", f"*/compact.partial/{SAVE}.partial", 2): "compact",
+    Moment("os.rename", "*/compact.partial/c_neuron001/model.safetensors.partial", 1): "compact",
+    Moment("os.rename", "*/scores.partial/summary.json.partial", 1): "scores",
+    Moment("os.rename", "*/stimuli.partial", 1): "stimuli",
+    Moment("os.rename", "*/report.html.partial", 1): "report",
+}
+MOMENTS_OF_SEPARATE = {
+    Moment("os.rename", f"*/students.partial/{SAVE}.partial", 2): "students",
+    Moment("os.rename", f"*/students.partial/{SAVE}.partial", 7): "students",  # some have stopped
+    Moment("os.rename", "*/students.partial/d_neuron000/config.json.partial", 1): "students",
+    Moment("os.remove", f"*/students.partial/{SAVE}", 1): "students",
+    Moment("os.rename", "*/pruned.partial", 1): "pruned",
+    Moment("os.rename", f"*/compact.partial/{SAVE}.partial", 2): "compact",
 }
 NEVER = Moment("os.rename", "never", 1)
 
 
-def to_toml(tables: dict[str, Any]) -> str:
-    lines = [f"{name} = {value}" for name, value in tables.items() if not isinstance(value, dict)]
-    for name, table in tables.items():
-        if isinstance(table, dict):
-            lines.append(f"[{name}]")
-            lines += [f"{key} = {json.dumps(value)}" for key, value in table.items()]
-    return "\n".join(lines)
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(entry)}" for key, entry in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value)
 
 
 def command(config: Path, out: Path) -> list[str]:
@@ -364,43 +506,75 @@ def contents(out: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.fixture(scope="module")
-def config_file(saved: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "run.toml"
-    path.write_text(to_toml(settings(saved)))
+def write_config(path: Path, tables: dict[str, Any]) -> Path:
+    path.write_text("\n".join(f"{name} = {toml(value)}" for name, value in tables.items()))
     return path
 
 
 @pytest.fixture(scope="module")
-def undisturbed(
-    config_file: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Return summary and files of a run that nobody killed."""
+def config_file(saved: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("config") / "run.toml"
+    return write_config(path, settings(saved, students=bank_of(saved)))
+
+
+@pytest.fixture(scope="module")
+def undisturbed_folder(config_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a run that nobody killed."""
     out = tmp_path_factory.mktemp("undisturbed") / "run"
-    summary = finish(config_file, out)
-    return without_report(summary), contents(out)
+    finish(config_file, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def undisturbed(undisturbed_folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return its summary and files."""
+    summary = json.loads((undisturbed_folder / "scores" / "summary.json").read_text())
+    return summary, contents(undisturbed_folder)
+
+
+def stop_and_finish(
+    config: Path, out: Path, moments: dict[Moment, str]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Stop a run at each moment in turn, then let it end; return its summary and files."""
+    told = subprocess.run(
+        [sys.executable, "-c", STOPPED_AT, json.dumps([*moments, NEVER]), *command(config, out)],
+        env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=3000,
+    )  # fmt: skip
+    *before, answer, code, folder = told.stdout.splitlines()
+    for moment, stopped, left in zip(moments, before[::2], before[1::2], strict=True):
+        assert int(stopped) == (130 if moment.number == signal.SIGINT else -signal.SIGKILL), moment
+        unfinished = [name for name in json.loads(left) if name.endswith(".partial")]
+        assert unfinished == [f"{moments[moment]}.partial"], moment
+    lines = [line for line in told.stderr.splitlines() if line.startswith("pocketcortex: ")]
+    n_interrupted = sum(moment.number == signal.SIGINT for moment in moments)
+    assert lines == ["pocketcortex: interrupted"] * n_interrupted
+    assert "Traceback" not in told.stderr
+    assert code == "0"
+    assert set(STAGES) <= set(json.loads(folder))
+    assert not list(out.rglob("*.partial"))
+    return without_report(json.loads(answer)), contents(out)
 
 
 def test_a_run_stopped_at_any_moment_ends_with_the_same_numbers(
     config_file: Path, undisturbed: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path
 ) -> None:
-    out = tmp_path / "run"
-    moments = json.dumps([*MOMENTS, NEVER])
-    told = subprocess.run(
-        [sys.executable, "-c", STOPPED_AT, moments, *command(config_file, out)],
-        env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=3000,
-    )  # fmt: skip
-    *before, answer, code, folder = told.stdout.splitlines()
-    for moment, stopped, left in zip(MOMENTS, before[::2], before[1::2], strict=True):
-        assert int(stopped) == (130 if moment.number == signal.SIGINT else -signal.SIGKILL), moment
-        unfinished = [name for name in json.loads(left) if name.endswith(".partial")]
-        assert unfinished == [f"{MOMENTS[moment]}.partial"], moment
-    lines = [line for line in told.stderr.splitlines() if line.startswith("pocketcortex: ")]
-    assert lines == ["pocketcortex: interrupted"]
-    assert "Traceback" not in told.stderr
-    assert code == "0"
-    assert set(STAGES) <= set(json.loads(folder))
-    assert (without_report(json.loads(answer)), contents(out)) == undisturbed
-    assert {f"compact/neuron{k:03d}/model.safetensors" for k in range(3)} <= set(contents(out))
-    assert "scores/scores.parquet" in contents(out)
-    assert not list(out.rglob("*.partial"))
+    assert stop_and_finish(config_file, tmp_path / "run", MOMENTS) == undisturbed
+
+
+def test_separate_students_stopped_at_any_moment_end_with_the_same_numbers(
+    saved: dict[str, Any], undisturbed_folder: Path, tmp_path: Path
+) -> None:
+    """The stages before are done: they do not depend on the kind of student."""
+    tables = settings(saved, students=bank_of(saved) | SEPARATE, compact={"patience": 1})
+    config = write_config(tmp_path / "run.toml", tables)
+    whole, stopped = (shutil.copytree(undisturbed_folder, tmp_path / n) for n in ("one", "two"))
+    finish(config, whole)
+    history = np.load(whole / "students" / "monitor_r2.npy")
+    assert history.shape[1] == 2 * N_NEURONS
+    n_epochs = np.isfinite(history).sum(axis=0)
+    assert 2 <= n_epochs.min() < n_epochs.max()
+    summary, files = stop_and_finish(config, stopped, MOMENTS_OF_SEPARATE)
+    assert files == contents(whole)
+    assert summary == json.loads((whole / "scores" / "summary.json").read_text())
+    assert "students/c_neuron000/model.safetensors" in files
+    assert "students/shared.safetensors" not in files

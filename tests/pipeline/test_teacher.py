@@ -111,11 +111,28 @@ def test_images_of_any_held_out_half_are_not_trained_on(tmp_path: Path) -> None:
     assert fitted["n_images"] == 48 - 18
 
 
-def test_a_whole_run_takes_one_test_session(tmp_path: Path) -> None:
-    sessions = save_sessions(tmp_path / "sessions")
-    with pytest.raises(InputError, match="one test session at a time, got c, d"):
-        run(config_of(sessions), tmp_path / "out", device="cpu")
-    assert not (tmp_path / "out" / "teacher").exists()
+def test_a_run_goes_on_from_the_ensemble_to_all_test_sessions(tmp_path: Path) -> None:
+    sessions, out = save_sessions(tmp_path / "sessions"), tmp_path / "out"
+    small = {
+        "students": {"filters": (4, 4, 4, 4, 4), "n_epochs": 2, "n_monitor": 8},
+        "compact": {"n_pruning_images": 40},
+        "stimuli": {"n_steps": 1, "n_starts": 1},
+    }
+    config = RunConfig.model_validate(config_of(sessions).model_dump() | small)
+    fit_ensemble(config, out, device="cpu")
+    written = (out / "teacher" / "manifest.json").stat().st_mtime_ns
+    summary = run(config, out, device="cpu")
+    assert (out / "teacher" / "manifest.json").stat().st_mtime_ns == written
+    assert set(summary["sessions"]) == {"c", "d"}
+    assert summary["n_neurons"] == 2 * N_NEURONS
+    of_ensemble = score_ensemble(out, device="cpu")["sessions"]
+    for name, session in summary["sessions"].items():
+        assert session["n_neurons"] == N_NEURONS
+        told, same = (
+            session["scores"]["r2"]["teacher"],
+            of_ensemble[name]["scores"]["r2"]["teacher"],
+        )
+        assert told["mean"] == pytest.approx(same["mean"])
 
 
 def test_a_folder_without_a_run_is_refused(

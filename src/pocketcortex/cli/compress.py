@@ -67,7 +67,7 @@ def shared(
     typer.echo(f"{'shared model':<14} {'r² to teacher':>13}   held-out {metric}")
     for name, agreement in result["agreement"].items():
         score = result["scores"][metric][name]["median"]
-        typer.echo(f"{name:<14} {agreement:>13.3f}   " + ("-" if score is None else f"{score:.3f}"))
+        typer.echo(f"{name:<14} {_number(agreement):>13}   {_number(score)}")
 
 
 def _go(
@@ -84,9 +84,12 @@ def _go(
     typer.echo(json.dumps(result, allow_nan=False) if as_json else _told(result))
 
 
+def _number(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"
+
+
 def _told(result: dict[str, Any]) -> str:
-    agreement = result["r2_teacher"]
-    shown = "undefined" if agreement is None else f"{agreement:.3f}"
+    shown = _number(result["r2_teacher"])
     return (
         f"{result['n_neurons']} models in {result['models']}, {result['n_images']:,} images, "
         f"{result['seconds']:.0f} s\nmedian: {result['n_parameters']:,.0f} parameters, "

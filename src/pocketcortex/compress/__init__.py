@@ -1,10 +1,10 @@
 """Pruning: from a trained student to a compact model."""
 
-from pocketcortex.compress.prune import (
+from pocketcortex.compress.joint import prune_jointly
+from pocketcortex.compress.prune import fraction_of_variance, prune
+from pocketcortex.compress.statistics import (
     LayerStatistics,
-    fraction_of_variance,
     layer_statistics,
-    prune,
     readout_contributions,
 )
 
@@ -13,5 +13,6 @@ __all__ = [
     "fraction_of_variance",
     "layer_statistics",
     "prune",
+    "prune_jointly",
     "readout_contributions",
 ]

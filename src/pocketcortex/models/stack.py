@@ -89,6 +89,7 @@ class CompactStack(nn.Module):
             parts = [m.norms[layer] for m in owners[layer]]
             channels = sum(part.num_features for part in parts)
             norm = nn.BatchNorm2d(channels, BATCH_NORM_EPS, BATCH_NORM_MOMENTUM)
+            norm.to(layers[0].conv.weight)  # before values are copied: double stays double
             merged = {name: torch.cat([p.state_dict()[name] for p in parts]) for name in _NORM}
             norm.load_state_dict(norm.state_dict() | merged)
             norms.append(norm)
@@ -182,7 +183,8 @@ class CompactStack(nn.Module):
         """Yield each model with its own copy of its weights."""
         mean = self.image_mean.flatten().tolist()
         for index, filters in enumerate(self.filters):
-            model = CompactModel(filters, self.image_size, mean).to(self.readout)
+            with torch.random.fork_rng(devices=[]):  # what it draws is replaced
+                model = CompactModel(filters, self.image_size, mean).to(self.readout)
             state = model.state_dict()
             starts = [sum(f[layer] for f in self.filters[:index]) for layer in range(len(STRIDES))]
             for layer, count in enumerate(filters):

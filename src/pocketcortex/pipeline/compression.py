@@ -8,10 +8,15 @@ import numpy as np
 import pandas as pd
 import safetensors.torch
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
-from pocketcortex.compress import layer_statistics, prune, readout_contributions
-from pocketcortex.core import StimulusSet, read_array, write_json
+from pocketcortex.compress import (
+    layer_statistics,
+    prune,
+    prune_jointly,
+    readout_contributions,
+)
+from pocketcortex.core import InputError, StimulusSet, read_array, write_json
 from pocketcortex.metrics import pearson_r2
 from pocketcortex.models import (
     CompactModel,
@@ -65,36 +70,44 @@ def students(stages: Stages, folder: Path, labels: Path) -> None:
 
 
 def pruned(stages: Stages, folder: Path, labels: Path, of_students: Path) -> None:
-    """Prune each neuron's student."""
+    """Prune each neuron's student; those that an earlier try saved stay."""
     settings = stages.config.compact
     rng = np.random.default_rng([stages.seed, 1])
-    trained = stages.bank.trained
-    chosen = np.sort(rng.permutation(trained)[: settings.n_pruning_images])
+    chosen = np.sort(rng.permutation(stages.bank.trained)[: settings.n_pruning_images])
     images = stages.bank.stimuli.take(chosen).images()
     targets = read_array(labels / "teacher.npy")[chosen].astype(np.float64)
-    models = load_students(stages, of_students)
-    shared = stages.config.students.kind == "shared"
     small = []
+    models = load_students(stages, of_students)
     with progress_bar("pruning", len(models)) as advance:
-        if shared:  # every neuron's copy has the same layers
-            readouts = torch.stack([model.readout.detach() for model in models])
-            statistics = layer_statistics(models[0].layers.to(stages.device), images)
-            contributions = readout_contributions(models[0].layers, readouts, images)
-        for k, model in enumerate(models):
-            if not shared:
-                statistics = layer_statistics(model.layers.to(stages.device), images)
-                own = readout_contributions(model.layers, model.readout[None], images)[:, 0]
-            else:
-                own = contributions[:, k]
-            small.append(
-                prune(
-                    model.cpu(), statistics, own, targets[:, k],
-                    threshold=settings.threshold, min_filters=settings.min_filters,
-                )
-            )  # fmt: skip
+        for k, (name, model) in enumerate(zip(model_names(stages), models, strict=True)):
+            try:
+                small.append(CompactModel.load(folder / name))
+            except InputError:
+                made = _pruned(model.to(stages.device), images, targets[:, k], settings).cpu()
+                made.save(folder / name)
+                small.append(made)
             advance(1)
-    _save_models(stages, small, folder)
     _write_agreement(stages, folder, labels, predict_models(stages, small, _monitored(stages)))
+
+
+def _pruned(
+    model: CompactModel,
+    images: UInt8[np.ndarray, "n 3 height width"],
+    teacher: Float[np.ndarray, " n"],
+    settings: CompactConfig,
+) -> CompactModel:
+    if settings.method == "joint":
+        return prune_jointly(
+            model, images, teacher,
+            threshold=settings.threshold, min_filters=settings.min_filters,
+            n_fixed=settings.n_fixed,
+        )  # fmt: skip
+    statistics = layer_statistics(model.layers, images)
+    contributions = readout_contributions(model.layers, model.readout[None], images)[:, 0]
+    return prune(
+        model, statistics, contributions, teacher,
+        threshold=settings.threshold, min_filters=settings.min_filters, method=settings.method,
+    )  # fmt: skip
 
 
 def compact(stages: Stages, folder: Path, labels: Path, of_pruned: Path) -> None:
@@ -105,7 +118,8 @@ def compact(stages: Stages, folder: Path, labels: Path, of_pruned: Path) -> None
     with progress_bar("retraining", settings.n_epochs * len(images) * len(small)) as advance:
         found: Distilled = retrain(
             small, images, targets, distillation_of(settings),
-            seed=stages.seed, monitor=monitor if settings.patience else None,
+            seed=stages.seed, n_shared=settings.n_fixed,
+            monitor=monitor if settings.patience else None,
             device=stages.device, checkpoint=folder / CHECKPOINT, advance=advance,
         )  # fmt: skip
     models = [model.cpu() for model in found.models]
@@ -132,15 +146,16 @@ def shared_models(
             filters = (size, size, size, third, last)
             asked = settings.model_copy(update={"filters": filters, "start": None})
             path = folder / f"{kind}{size:03d}.safetensors"
+            checkpoint = folder / f"{path.stem}.{CHECKPOINT}"
             if path.exists():
                 network = _load_shared(stages, path, filters)
             else:
-                network = _shared(stages, labels, asked, folder / CHECKPOINT, n_frozen)
+                network = _shared(stages, labels, asked, checkpoint, n_frozen)
                 _save_shared(network, path)
-                (folder / CHECKPOINT).unlink(missing_ok=True)
+            checkpoint.unlink(missing_ok=True)
             network = network.to(stages.device)
             monitored = _predict_shared(stages, network, _monitored(stages))
-            agreement[name] = float(np.nanmedian(pearson_r2(teacher, monitored)))
+            agreement[name] = _median(pearson_r2(teacher, monitored))
             first = 0
             for test in stages.inputs.tests:
                 columns = slice(first, first + len(test.usable))
@@ -195,9 +210,7 @@ def load_models(stages: Stages, folder: Path) -> list[CompactModel]:
 
 def model_names(stages: Stages) -> list[str]:
     """Return the folder of each neuron's model within a stage's."""
-    return [
-        f"{test.fit.id}_neuron{int(k):03d}" for test in stages.inputs.tests for k in test.usable
-    ]
+    return [f"{test.name}_neuron{int(k):03d}" for test in stages.inputs.tests for k in test.usable]
 
 
 def distillation_of(settings: StudentsConfig | CompactConfig) -> Distillation:
@@ -272,8 +285,13 @@ def _write_agreement(stages: Stages, folder: Path, labels: Path, predicted: Pred
         name: float(value) if np.isfinite(value) else None
         for name, value in zip(model_names(stages), r2, strict=True)
     }
-    median = float(np.nanmedian(r2)) if np.isfinite(r2).any() else None
     write_json(
         folder / "agreement.json",
-        {"median": median, "n_images": len(teacher), "neurons": neurons},
+        {"median": _median(r2), "n_images": len(teacher), "neurons": neurons},
     )
+
+
+def _median(values: Float[np.ndarray, " n"]) -> float | None:
+    """Return the median of what is defined, None if nothing is."""
+    defined = values[np.isfinite(values)]
+    return float(np.median(defined)) if len(defined) else None

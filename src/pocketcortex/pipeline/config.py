@@ -143,9 +143,15 @@ class StudentsConfig(_Table):
 class CompactConfig(_Table):
     """Pruning and retraining."""
 
+    method: Literal["joint", "greedy", "published"] = "joint"
+    """Filters of all layers against each other, by what they do to the response; or layer by layer
+    by the next layer's variance, with refit or as published. See `pocketcortex.compress`."""
+    n_fixed: Annotated[int, Field(ge=0, le=3)] = 0
+    """First layers that stay those of the shared network: run once an image for all neurons while
+    the others are trained further. With 3, only each neuron's late layers are its own."""
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.9
     min_filters: Count = 3
-    n_pruning_images: Count = 1000
+    n_pruning_images: Count = 600
     n_epochs: Count = 1
     n_images: Count | None = None
     """Images of a retraining epoch; None for all that the students saw."""
@@ -154,6 +160,12 @@ class CompactConfig(_Table):
     smoothing: Annotated[float, Field(ge=0)] = 0.5
     patience: Count | None = None
     """Epochs without gain on the monitored images before a neuron's retraining stops."""
+
+    @pydantic.model_validator(mode="after")
+    def _fixed_when_joint(self) -> "CompactConfig":
+        if self.n_fixed and self.method != "joint":
+            raise ValueError("n_fixed is for method = joint")
+        return self
 
 
 class StimuliConfig(_Table):
@@ -174,6 +186,12 @@ class RunConfig(_Table):
     students: StudentsConfig = StudentsConfig()
     compact: CompactConfig = CompactConfig()
     stimuli: StimuliConfig = StimuliConfig()
+
+    @pydantic.model_validator(mode="after")
+    def _fixed_when_shared(self) -> "RunConfig":
+        if self.compact.n_fixed and self.students.kind != "shared":
+            raise ValueError("compact.n_fixed needs students.kind = shared")
+        return self
 
 
 def read_config(path: str | Path) -> RunConfig:

@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import Int
@@ -36,6 +37,11 @@ class TestSession:
     held_out: Session
     usable: Int[np.ndarray, " n_usable"]
     unusable: dict[int, str]
+
+    @property
+    def name(self) -> str:
+        """The session's id as (part of) a file's name, whatever signs it has."""
+        return quote(self.fit.id, safe=" ").replace(".", "%2E")
 
 
 @dataclass(frozen=True)

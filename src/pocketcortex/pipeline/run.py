@@ -349,7 +349,8 @@ class _Chain:
     @cached_property
     def mapping(self) -> Path:
         teacher = self.teacher
-        return self.do("mapping", lambda p: self.stages.mapping(p, teacher), {}, "teacher")
+        inputs = {"neurons": {t.fit.id: t.usable.tolist() for t in self.stages.inputs.tests}}
+        return self.do("mapping", lambda p: self.stages.mapping(p, teacher), inputs, "teacher")
 
     @cached_property
     def labels(self) -> Path:
@@ -373,7 +374,8 @@ class _Chain:
     def pruned(self) -> Path:
         labels, students = self.labels, self.students
         settings = self.stages.config.compact
-        inputs = settings.model_dump(include={"threshold", "min_filters", "n_pruning_images"})
+        names = {"method", "n_fixed", "threshold", "min_filters", "n_pruning_images"}
+        inputs = settings.model_dump(include=names)
         return self.do(
             "pruned",
             lambda p: compression.pruned(self.stages, p, labels, students),

@@ -135,7 +135,7 @@ class Stages:
         counts: dict[str, dict[str, int]] = {}
         with progress_bar("mapping", len(self.inputs.tests)) as advance:
             for test in self.inputs.tests:
-                counts[test.fit.id] = self._map(folder / test.fit.id, test, members)
+                counts[test.fit.id] = self._map(folder / test.name, test, members)
                 advance(1)
         write_json(folder / "parameters.json", counts)
 
@@ -143,7 +143,7 @@ class Stages:
         """Write the teacher's responses to the bank."""
         members = self.load_members(teacher)
         teachers = [
-            MappedTeacher.load(mapping / t.fit.id / "teacher", members) for t in self.inputs.tests
+            MappedTeacher.load(mapping / t.name / "teacher", members) for t in self.inputs.tests
         ]
         with progress_bar("teacher's responses", len(self.bank.stimuli)) as advance:
             label(self.bank, self.backbone, self.store, self.prior, teachers, folder, advance)
@@ -168,8 +168,8 @@ class Stages:
             first = columns.stop
             held_out = test.held_out.require_stimuli()
             predictions = {
-                BACKBONE_RIDGE: read_array(mapping / test.fit.id / "held_out_ridge.npy"),
-                TEACHER: read_array(mapping / test.fit.id / "held_out_teacher.npy"),
+                BACKBONE_RIDGE: read_array(mapping / test.name / "held_out_ridge.npy"),
+                TEACHER: read_array(mapping / test.name / "held_out_teacher.npy"),
             }
             predictions |= {name: f(held_out)[:, columns] for name, f in predict.items()}
             own = {name: of_all[columns] for name, of_all in models.items()}
@@ -182,7 +182,7 @@ class Stages:
                 predictions[PUBLISHED] = stack.predict(images).cpu().numpy()
             for name, some in own.items():
                 sizes += [_size(test, k, name, m) for k, m in zip(test.usable, some, strict=True)]
-            np.savez(folder / f"predicted_{test.fit.id}.npz", **predictions)  # type: ignore[arg-type]
+            np.savez(folder / f"predicted_{test.name}.npz", **predictions)  # type: ignore[arg-type]
             table = score_table(test.held_out, predictions, test.usable, test.unusable, self.seed)
             tables.append(table)
             sessions[test.fit.id] = {

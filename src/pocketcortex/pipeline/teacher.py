@@ -379,7 +379,7 @@ def score_sessions(
     with progress_bar("test sessions", len(tests)) as advance:
         for test in tests:
             predictions, facts = scores.predictions(test)
-            np.savez(folder / f"predicted_{test.fit.id}.npz", **predictions)  # type: ignore[arg-type]
+            np.savez(folder / f"predicted_{test.name}.npz", **predictions)  # type: ignore[arg-type]
             table = score_table(
                 test.held_out, predictions, test.usable, test.unusable, seed, brainscore=True
             )

@@ -147,6 +147,9 @@ class _Shared:
     def restore(self, tensors: dict[str, Tensor]) -> None:
         self._model.load_state_dict(with_prefix(tensors, "model."))
         load_optimizer(self._optimizer, tensors)
+        for parameter, state in self._optimizer.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # a fused step walks memory: same layout
+                state[name] = torch.empty_like(parameter).copy_(state[name])
 
 
 def copy_layers(source: CompactLayers, target: CompactLayers, n: int) -> None:

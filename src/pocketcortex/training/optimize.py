@@ -1,9 +1,10 @@
 """The loop that fits networks to a teacher: streamed images, resumable at any moment."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -66,10 +67,10 @@ class Distillation:
             raise InputError(f"schedule must be one_cycle or constant, got {self.schedule!r}")
         least = min(self.n_epochs, self.batch_size, 1 if self.patience is None else self.patience)
         numbers = (self.learning_rate, self.readout_rate, self.smoothing, self.mixing_l1)
-        if least < 1 or min(numbers) < 0:
+        if least < 1 or not all(0 <= number < math.inf for number in numbers):
             raise InputError(
-                "distillation needs epochs, a batch size and a patience of 1 or more and no "
-                f"negative number, got {self}"
+                "distillation needs epochs, a batch size and a patience of 1 or more and finite "
+                f"numbers of 0 or more, got {self}"
             )
 
     def rate(self, step: int, n_steps: int) -> float:
@@ -79,6 +80,7 @@ class Distillation:
         return one_cycle(self.learning_rate, step, n_steps, 0.1)
 
 
+@runtime_checkable
 class Learner(Protocol):
     """What `optimize` trains: networks that all see the same batches."""
 

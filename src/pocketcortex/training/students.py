@@ -190,19 +190,20 @@ def retrain(
     distillation: Distillation,
     *,
     seed: int,
+    n_shared: int = 0,
     monitor: Monitor | None = None,
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
     advance: Callable[[int], None] = lambda n: None,
 ) -> Distilled:
-    """Return pruned models trained further, all weights, batch-norm statistics as they are.
+    """Return pruned models trained further, batch-norm statistics as they are.
 
     Parameters and errors as for `distill_students`.
     """
     return distill_students(
         models, stimuli, responses, distillation,
-        seed=seed, keep_statistics=True, monitor=monitor, device=device, checkpoint=checkpoint,
-        advance=advance,
+        seed=seed, n_shared=n_shared, keep_statistics=True, monitor=monitor, device=device,
+        checkpoint=checkpoint, advance=advance,
     )  # fmt: skip
 
 
