@@ -12,11 +12,17 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.decoding import bench_decoding
+from benchmarks.distillation import (
+    bench_population_gpu,
+    bench_shared_trunk,
+    bench_stacked_students,
+)
 from benchmarks.ensemble import bench_stacked_members
 from benchmarks.metrics import bench_bootstrap_intervals
 from benchmarks.pruning import bench_fraction_of_variance
 from benchmarks.ridge import bench_leave_one_out
-from benchmarks.stack import bench_published_models
+from benchmarks.stack import bench_published_models, bench_published_population
 from pocketcortex.core import provenance
 
 ROOT = Path(__file__).resolve().parent
@@ -24,10 +30,15 @@ TABLE = ROOT.parent / "docs" / "benchmarks.md"
 SEED = 0
 BENCHMARKS = (
     bench_published_models,
+    bench_published_population,
     bench_leave_one_out,
     bench_fraction_of_variance,
     bench_bootstrap_intervals,
     bench_stacked_members,
+    bench_decoding,
+    bench_stacked_students,
+    bench_shared_trunk,
+    bench_population_gpu,
 )
 
 _HEAD = """# Benchmarks
@@ -52,7 +63,11 @@ def main() -> int:
         name = bench.__name__.removeprefix("bench_")
         if named and name not in named:
             continue
-        record = bench(Path(folder), SEED) | {"name": name} | provenance(SEED)
+        record = bench(Path(folder), SEED)
+        if "skipped" in record:
+            print(f"{name}: skipped, {record['skipped']}", file=sys.stderr)
+            continue
+        record |= {"name": name} | provenance(SEED)
         record["threads"] = torch.get_num_threads()
         path = ROOT / "results" / f"{record['date'][:10]}-{name}.json"
         path.parent.mkdir(exist_ok=True)

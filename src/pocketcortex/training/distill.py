@@ -239,6 +239,6 @@ def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def statistics_sample(stimuli: StimulusSet, seed: int) -> StimulusSet:
-    """Return the images over which statistics are taken."""
+    """Return the images over which statistics are taken, decoded once for all who take them."""
     order = np.random.default_rng([seed, 2**31]).permutation(len(stimuli))
-    return stimuli.take(np.sort(order[:N_STATISTICS]))
+    return StimulusSet.from_array(stimuli.take(np.sort(order[:N_STATISTICS])).images())
