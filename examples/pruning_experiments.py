@@ -23,6 +23,7 @@ import torch
 from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator, StrMethodFormatter
 
 from pocketcortex.compress import layer_statistics, prune, prune_jointly, readout_contributions
 from pocketcortex.core import provenance, write_json
@@ -40,7 +41,7 @@ from pocketcortex.plots import render_figure
 SESSION = "190923"
 PRUNING_SESSIONS = ("190925", "190927")
 SCORING_SESSION = "190929"
-LEVELS = (0.6, 0.7, 0.8, 0.9)
+LEVELS = (0.7, 0.8, 0.85)
 """Squared correlations that sizes are compared at."""
 
 Prune = Callable[[int, float], CompactModel]
@@ -200,7 +201,16 @@ def figure_curves(curves: Mapping[str, Mapping[str, Any]]) -> Figure:
         ax.set(xlabel=label, ylim=(0, 1))
     axes[0].set_ylabel("r² with the unpruned model, new images")
     axes[1].set_xscale("log")
-    axes[1].legend(frameon=False, fontsize=8.5, loc="lower right")
+    axes[1].xaxis.set_major_locator(FixedLocator((5_000, 10_000, 20_000, 50_000, 100_000)))
+    axes[1].xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes[1].xaxis.set_minor_locator(NullLocator())
+    figure.legend(
+        *axes[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=5,
+        frameon=False,
+        fontsize=8.5,
+    )
     return figure
 
 

@@ -21,7 +21,7 @@ N_IMAGES = 24
 TINY = (
     "seed = 1\n"
     "[teacher]\nn_members = 1\nwidth = 8\nbottleneck = 4\nn_blocks = 1\nn_epochs = 1\n"
-    "[students]\nfilters = [4, 4, 4, 4, 4]\nn_epochs = 1\nbatch_size = 8\n"
+    "[students]\nfilters = [4, 4, 4, 4, 4]\nn_epochs = 1\nbatch_size = 8\nn_monitor = 6\n"
     "[compact]\nn_pruning_images = 20\nn_images = 16\n"
     "[stimuli]\nn_steps = 2\nn_starts = 1\n"
 )
@@ -198,8 +198,11 @@ def test_a_missing_configuration_is_exit_2(
         ('[backbone]\nnetwork = "no.such:build"', "network module 'no.such' cannot be imported"),
         ('[backbone]\nnetwork = "nothing"', "must be 'file.py:builder' or 'module:builder'"),
         ('[backbone]\nlayers = ["absent"]', "no layer 'absent' in the network; it has maps"),
-        ('[students]\nbanks = ["HERE/absent.zip"]', "absent.zip does not exist"),
-        ('[students]\nbanks = ["HERE/net.py"]', "net.py is not a zip file"),
+        ('[students]\nbanks = [{path = "HERE/absent.zip"}]', "absent.zip does not exist"),
+        ('[students]\nbanks = [{path = "HERE/net.py"}]', "net.py is no image bank"),
+        ("[students]\nn_monitor = 40", "n_monitor = 40 of 60 images to distil with"),
+        ('[students]\nstart = "HERE/absent.keras"', "absent.keras"),
+        ('[teacher]\nprior = "HERE/absent.keras"', "absent.keras"),
     ],
 )
 def test_a_bad_network_or_bank_is_exit_2(
@@ -288,18 +291,21 @@ def test_a_neuron_without_responses_is_reported_and_keeps_its_nan(
     summary = json.loads(captured.out)
     assert summary["seed"] == 5
     assert summary["n_neurons"] == 2
-    assert summary["unusable_neurons"] == {"1": reason}
+    (session,) = summary["sessions"].values()
+    assert session["unusable_neurons"] == {"1": reason}
     table = pd.read_parquet(out / "scores" / "scores.parquet").set_index("neuron")
     assert set(table.index) == {0, 1, 2}
     assert table.loc[1, ["value", "ci_low", "ci_high"]].isna().all(axis=None)
     assert (table.loc[1, "reason"] == reason).all()
     assert len(table.loc[1]) == 2 * 4
-    assert sorted(p.name for p in (out / "compact").glob("neuron*")) == ["neuron000", "neuron002"]
+    models = sorted(path.name for path in (out / "compact").glob("*_neuron*"))
+    assert models == [f"%5B%2Fnight 2%5D_neuron{k:03d}" for k in (0, 2)]
+    assert (out / "scores" / "predicted_%5B%2Fnight 2%5D.npz").is_file()
     assert reason in (out / "report" / "report.html").read_text()
 
     assert main(words) == 0
     told = capsys.readouterr().out.splitlines()
     median = summary["scores"]["r2"]["compact"]["median"]
-    assert told[0] == "held-out median r2, session [/night 2], 2 neurons, 12 images"
+    assert told[0] == "held-out median r2, 2 neurons of session [/night 2]"
     assert told[4].split()[:2] == ["compact", f"{median:.3f}"]
     assert told[-1] == f"report: {out / 'report' / 'report.html'}"

@@ -56,7 +56,7 @@ def do(tables: dict[str, Any], out: Path) -> dict[str, Any]:
 def save_sessions(folder: Path, *, n_held_out: int = 16) -> Path:
     """Write four sessions whose neurons like bright, dark and red images of 16 pixels.
 
-    A bank of pictures of 20 pixels lies beside them.
+    A bank of pictures of 40 pixels lies beside them.
     """
     folder.mkdir()
     rng = np.random.default_rng(5)
@@ -67,7 +67,7 @@ def save_sessions(folder: Path, *, n_held_out: int = 16) -> Path:
         rates = np.stack([level.sum(1), 24 - level.sum(1), 3 * level[:, 0]], axis=1)
         counts = rng.poisson(rates[:, None], (len(images), 4, N_NEURONS))
         Session(id, counts, StimulusSet.from_array(images), role=role).save(folder / f"{id}.npz")
-    np.save(folder.parent / "bank.npy", rng.integers(0, 256, (24, 3, 20, 20), dtype=np.uint8))
+    np.save(folder.parent / "bank.npy", rng.integers(0, 256, (24, 3, 40, 40), dtype=np.uint8))
     return folder
 
 
@@ -362,7 +362,7 @@ def test_scores_of_each_session_are_of_its_own_neurons(
     undisturbed: tuple[dict[str, Any], dict[str, bytes]], saved: dict[str, Any]
 ) -> None:
     """The models in the folder, asked anew, have the scores that the table gives them."""
-    summary, files = undisturbed
+    _, files = undisturbed
     table = pd.read_parquet(io.BytesIO(files["scores/scores.parquet"]))
     for session in "cd":
         held = read_recordings(saved["path"])[session].take(np.arange(16, 32))

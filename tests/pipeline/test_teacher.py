@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from pocketcortex.cli import main
-from pocketcortex.core import InputError, Session, StimulusSet
+from pocketcortex.core import Session, StimulusSet
 from pocketcortex.models import EnsembleMember, EnsembleShape
 from pocketcortex.pipeline import RunConfig, fit_ensemble, run, score_ensemble
 from pocketcortex.pipeline.teacher import (
@@ -159,12 +159,12 @@ def test_the_prior_weighs_what_it_predicts() -> None:
     hidden = rng.normal(size=(200, 3)).astype(np.float32)
     noise = rng.normal(size=(200, 40)).astype(np.float32)
     other = hidden @ rng.normal(size=(3, 2))  # the features say nothing of it
-    known = map_teacher(members_of(5), SessionFeatures("s", features, other), prior_of(hidden))
+    known, _ = map_teacher(members_of(5), SessionFeatures("s", features, other), prior_of(hidden))
     assert known.weights[1] == pytest.approx(1.0, abs=0.05)
     predicted = known.predict(features, prior_of(hidden))
     assert np.corrcoef(predicted[:, 0], other[:, 0])[0, 1] > 0.99
     own = np.maximum(features[:, :2, 0, 0], 0) @ rng.normal(size=(2, 2))
-    unknown = map_teacher(members_of(5), SessionFeatures("s", features, own), prior_of(noise))
+    unknown, _ = map_teacher(members_of(5), SessionFeatures("s", features, own), prior_of(noise))
     assert unknown.weights[0] > 0.8
     assert max(unknown.weights[1:]) < 0.2
 
@@ -173,9 +173,10 @@ def test_without_a_prior_the_ensemble_is_the_teacher() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(60, 5, 2, 2)).astype(np.float32)
     session = SessionFeatures("s", features, rng.normal(size=(60, 2)))
-    mapped = map_teacher(members_of(5), session)
+    mapped, held_out = map_teacher(members_of(5), session)
     assert mapped.weights == (1.0, 0.0, 0.0)
-    assert mapped.predict(features).shape == (60, 2)
+    assert mapped.predict(features).shape == held_out.shape == (60, 2)
+    assert np.abs(held_out - mapped.predict(features)).max() > 1e-3  # by maps that did not see it
 
 
 def test_the_release_s_models_are_scored_and_averaged_in(real_data: Path, tmp_path: Path) -> None:

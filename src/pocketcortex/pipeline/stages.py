@@ -181,7 +181,9 @@ class Stages:
                 images = torch.from_numpy(held_out.images()).to(self.device)
                 predictions[PUBLISHED] = stack.predict(images).cpu().numpy()
             for name, some in own.items():
-                sizes += [_size(test, k, name, m) for k, m in zip(test.usable, some, strict=True)]
+                sizes += [
+                    _size(test, int(k), name, m) for k, m in zip(test.usable, some, strict=True)
+                ]
             np.savez(folder / f"predicted_{test.name}.npz", **predictions)  # type: ignore[arg-type]
             table = score_table(test.held_out, predictions, test.usable, test.unusable, self.seed)
             tables.append(table)
@@ -306,7 +308,7 @@ def _published_paths(release: str, session: Session, usable: np.ndarray) -> list
 def _size(test: TestSession, neuron: int, name: str, model: CompactModel) -> dict[str, object]:
     return {
         "session": test.fit.id,
-        "neuron": int(neuron),
+        "neuron": neuron,
         "model": name,
         "n_parameters": model.n_parameters.total,
         "n_filters": sum(model.filters_per_layer),

@@ -192,8 +192,8 @@ class MappedTeacher:
         return np.asarray(predicted, dtype=np.float32)
 
     def save(self, folder: Path) -> None:
-        """Write the maps, without the members, into a new folder."""
-        folder.mkdir(parents=True)
+        """Write the maps, without the members, into a folder, which may be new."""
+        folder.mkdir(parents=True, exist_ok=True)
         arrays = {
             "weights": self.ensemble.weights.cpu().contiguous(),
             "intercepts": self.ensemble.intercepts.cpu().contiguous(),
