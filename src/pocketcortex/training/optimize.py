@@ -16,7 +16,7 @@ from pocketcortex.training.checkpoint import read_checkpoint, save_checkpoint
 from pocketcortex.training.schedule import one_cycle
 
 ADAM_EPS = 1e-7
-_IMAGES_A_CHECKPOINT = 20_000
+_IMAGES_A_CHECKPOINT = 5_000
 _ROWS = 65_536
 
 
@@ -114,7 +114,7 @@ def optimize(
     """Train a learner over a bank of images, going on from a checkpoint in the middle of a pass.
 
     Every pass has its own order, decided by the seed; images are decoded ahead by threads.
-    A checkpoint is written every 20,000 images and at the end of each pass.
+    A checkpoint is written every 5,000 images and at the end of each pass.
 
     Parameters
     ----------
