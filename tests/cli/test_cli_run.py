@@ -201,7 +201,7 @@ def test_a_missing_configuration_is_exit_2(
         ('[students]\nbanks = [{path = "HERE/absent.zip"}]', "absent.zip does not exist"),
         ('[students]\nbanks = [{path = "HERE/net.py"}]', "net.py is no image bank"),
         ("[students]\nn_monitor = 40", "n_monitor = 40 of 60 images to distil with"),
-        ('[students]\nstart = "HERE/absent.keras"', "absent.keras"),
+        ('[students]\nn_monitor = 6\nstart = "HERE/absent.keras"', "absent.keras"),
         ('[teacher]\nprior = "HERE/absent.keras"', "absent.keras"),
     ],
 )

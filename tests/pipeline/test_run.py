@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,15 +19,29 @@ import torch
 
 from pocketcortex.core import InputError, RunFolder, Session, StimulusSet
 from pocketcortex.data import read_recordings
-from pocketcortex.metrics import pearson_r2
-from pocketcortex.models import CompactModel
-from pocketcortex.pipeline import RunConfig, resolve_device, run
+from pocketcortex.metrics import bootstrap_ci, pearson_r2
+from pocketcortex.models import CompactModel, SharedCompactModel
+from pocketcortex.pipeline import (
+    RunConfig,
+    compress,
+    fit_ensemble,
+    resolve_device,
+    run,
+    scores,
+    stages,
+)
 
 STAGES = (
     "teacher", "mapping", "labels", "students", "pruned", "compact", "scores", "stimuli", "report",
 )  # fmt: skip
 MODELS = ("backbone ridge", "teacher", "student", "compact")
 N_NEURONS = 3
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bootstrap by 20 resamples: types are checked in each of thousands of calls otherwise."""
+    monkeypatch.setattr(scores, "bootstrap_ci", partial(bootstrap_ci, n_resamples=20))
 
 
 def settings(recordings: dict[str, Any], **changed: dict[str, Any]) -> dict[str, Any]:
@@ -107,11 +122,11 @@ def copied(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
     return Path(shutil.copytree(finished[0], tmp_path / "run"))
 
 
-def redone(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Return the stages that were not skipped, by what the run said."""
+def redone(capsys: pytest.CaptureFixture[str], last: str = "report") -> list[str]:
+    """Return the stages that were not skipped, by what a run up to one of them said."""
     lines = capsys.readouterr().err.splitlines()
     told = [line.split(" (")[0] for line in lines if line.split(":")[0] in STAGES and "(" in line]
-    assert [line.split(":")[0] for line in told] == list(STAGES)
+    assert [line.split(":")[0] for line in told] == list(STAGES[: STAGES.index(last) + 1])
     return [line.split(":")[0] for line in told if not line.endswith("done before")]
 
 
@@ -232,8 +247,13 @@ def test_a_late_setting_redoes_only_what_follows(
     change: dict[str, Any],
     first: str,
 ) -> None:
-    do(settings(simulated, **{table: change}), copied)
-    assert redone(capsys) == list(STAGES[STAGES.index(first) :])
+    tables = settings(simulated, **{table: change})
+    if table == "stimuli":
+        do(tables, copied)
+        assert redone(capsys) == ["stimuli", "report"]
+    else:  # which is as far as its results are read without a report
+        compress(RunConfig.model_validate(tables), copied, "retrain", device="cpu")
+        assert redone(capsys, "compact") == list(STAGES[STAGES.index(first) : 6])
 
 
 @pytest.mark.parametrize(
@@ -385,11 +405,24 @@ def test_another_choice_of_neurons_redoes_what_depends_on_it(
     saved: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for count in (1, 2):
-        recordings = saved | {"n_neurons": {"d": count}}
-        summary = do(settings(recordings, students={"n_epochs": 1}), tmp_path)
-        assert [s["n_neurons"] for s in summary["sessions"].values()] == [N_NEURONS, count]
-        assert summary["scores"]["r2"]["compact"]["n_neurons"] == N_NEURONS + count
-        assert redone(capsys) == list(STAGES[count - 1 :])  # the teacher is trained once
+        tables = settings(saved | {"n_neurons": {"d": count}}, students={"n_epochs": 1})
+        config = RunConfig.model_validate(tables)
+        if count == 1:
+            fit_ensemble(config, tmp_path, device="cpu")
+            assert redone(capsys, "teacher") == ["teacher"]
+        told = compress(config, tmp_path, "retrain", device="cpu")
+        assert told["n_neurons"] == N_NEURONS + count
+        assert redone(capsys, "compact") == list(STAGES[1:6])  # the teacher serves all
+
+
+def test_layers_to_start_from_of_other_sizes_are_found_before_the_work(
+    saved: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = SharedCompactModel((3, 3, 3, 4, 4), 2, (16, 16))
+    monkeypatch.setattr(stages, "import_shared_model", lambda path: published)
+    with pytest.raises(InputError, match=r"start has \[3, 3, 3, 4, 4\] filters, students.filters"):
+        do(settings(saved, students={"start": "a model"}), tmp_path / "out")
+    assert not (tmp_path / "out" / "features").exists()
 
 
 # Stopped runs. The program is the real one, in processes of its own with one thread.
@@ -453,8 +486,7 @@ MOMENTS = {  # a stage that has removed its checkpoint starts anew, so that come
     Moment("os.rename", f"*/students.partial/{SAVE}.partial", 3, signal.SIGINT): "students",
     Moment("os.rename", "*/students.partial/shared.partial", 1): "students",
     Moment("os.remove", f"*/students.partial/{SAVE}", 1): "students",
-    Moment("os.rename", "*/pruned.partial/d_neuron001/model.safetensors.partial", 1): "pruned",
-    Moment("os.rename", "*/pruned.partial/d_neuron002/config.json.partial", 1): "pruned",
+    Moment("os.rename", "*/pruned.partial/d_neuron001/config.json.partial", 1): "pruned",
     Moment("os.rename", "*/pruned.partial", 1): "pruned",
     Moment("os.rename", f"*/compact.partial/{SAVE}.partial", 2): "compact",
     Moment("os.rename", "*/compact.partial/c_neuron001/model.safetensors.partial", 1): "compact",
@@ -481,14 +513,14 @@ def toml(value: Any) -> str:
     return json.dumps(value)
 
 
-def command(config: Path, out: Path) -> list[str]:
-    return ["run", str(config), "--out", str(out), "--device", "cpu", "--json"]
+def command(config: Path, out: Path, *verb: str) -> list[str]:
+    return [*(verb or ["run"]), str(config), "--out", str(out), "--device", "cpu", "--json"]
 
 
-def finish(config: Path, out: Path) -> dict[str, Any]:
+def finish(config: Path, out: Path, *verb: str) -> dict[str, Any]:
     """Run the program to its end and return the one JSON object that it prints."""
     done = subprocess.run(
-        [COMMAND, *command(config, out)], env=ENVIRONMENT, capture_output=True, text=True,
+        [COMMAND, *command(config, out, *verb)], env=ENVIRONMENT, capture_output=True, text=True,
         check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -533,11 +565,12 @@ def undisturbed(undisturbed_folder: Path) -> tuple[dict[str, Any], dict[str, byt
 
 
 def stop_and_finish(
-    config: Path, out: Path, moments: dict[Moment, str]
+    config: Path, out: Path, moments: dict[Moment, str], *verb: str
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Stop a run at each moment in turn, then let it end; return its summary and files."""
+    """Stop a run at each moment in turn, then let it end; return what it says and its files."""
+    words = command(config, out, *verb)
     told = subprocess.run(
-        [sys.executable, "-c", STOPPED_AT, json.dumps([*moments, NEVER]), *command(config, out)],
+        [sys.executable, "-c", STOPPED_AT, json.dumps([*moments, NEVER]), *words],
         env=ENVIRONMENT, capture_output=True, text=True, check=True, timeout=3000,
     )  # fmt: skip
     *before, answer, code, folder = told.stdout.splitlines()
@@ -568,13 +601,15 @@ def test_separate_students_stopped_at_any_moment_end_with_the_same_numbers(
     tables = settings(saved, students=bank_of(saved) | SEPARATE, compact={"patience": 1})
     config = write_config(tmp_path / "run.toml", tables)
     whole, stopped = (shutil.copytree(undisturbed_folder, tmp_path / n) for n in ("one", "two"))
-    finish(config, whole)
+    verb = ("compress", "retrain")
+    expected = finish(config, whole, *verb)
     history = np.load(whole / "students" / "monitor_r2.npy")
     assert history.shape[1] == 2 * N_NEURONS
     n_epochs = np.isfinite(history).sum(axis=0)
     assert 2 <= n_epochs.min() < n_epochs.max()
-    summary, files = stop_and_finish(config, stopped, MOMENTS_OF_SEPARATE)
+    told, files = stop_and_finish(config, stopped, MOMENTS_OF_SEPARATE, *verb)
     assert files == contents(whole)
-    assert summary == json.loads((whole / "scores" / "summary.json").read_text())
+    kept = ("n_neurons", "n_images", "r2_teacher", "n_parameters", "n_filters")
+    assert {name: told[name] for name in kept} == {name: expected[name] for name in kept}
     assert "students/c_neuron000/model.safetensors" in files
     assert "students/shared.safetensors" not in files

@@ -147,13 +147,10 @@ def shared_models(
             asked = settings.model_copy(update={"filters": filters, "start": None})
             path = folder / f"{kind}{size:03d}.safetensors"
             checkpoint = folder / f"{path.stem}.{CHECKPOINT}"
-            if path.exists():
-                network = _load_shared(stages, path, filters)
-            else:
-                network = _shared(stages, labels, asked, checkpoint, n_frozen)
-                _save_shared(network, path)
+            if not path.exists():
+                _save_shared(_shared(stages, labels, asked, checkpoint, n_frozen), path)
             checkpoint.unlink(missing_ok=True)
-            network = network.to(stages.device)
+            network = _load_shared(stages, path, filters).to(stages.device)
             monitored = _predict_shared(stages, network, _monitored(stages))
             agreement[name] = _median(pearson_r2(teacher, monitored))
             first = 0

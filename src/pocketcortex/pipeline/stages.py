@@ -19,6 +19,7 @@ from pocketcortex.models import (
     EnsembleMember,
     EnsembleShape,
     import_compact_model,
+    import_shared_model,
     published_models,
     published_shared_models,
 )
@@ -92,6 +93,14 @@ class Stages:
     def check(self) -> None:
         """Raise InputError for what only a late stage reads: the banks, published models."""
         _ = self.bank
+        students = self.config.students
+        if students.start is not None:
+            found = import_shared_model(students.start).layers.filters
+            if found != students.filters:
+                raise InputError(
+                    f"students.start has {list(found)} filters, students.filters says "
+                    f"{list(students.filters)}; give both the same"
+                )
         release = self.config.recordings.published_models
         for test in self.inputs.tests if release is not None else ():
             _published_paths(release or "", test.fit, test.usable)
