@@ -1,7 +1,7 @@
 """`pocketcortex compress`: each verb goes as far as its stage, and says what came of it."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,10 +44,12 @@ n_monitor = 12
 """
 
 
-@pytest.fixture(autouse=True)
-def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _few_resamples() -> Iterator[None]:
     """Bootstrap by 20 resamples: types are checked in each of thousands of calls otherwise."""
-    monkeypatch.setattr(scores, "bootstrap_ci", partial(bootstrap_ci, n_resamples=20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scores, "bootstrap_ci", partial(bootstrap_ci, n_resamples=20))
+        yield
 
 
 @pytest.fixture(scope="module")

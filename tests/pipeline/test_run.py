@@ -7,14 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
 import pytest
-import safetensors.torch
 import torch
 
 from pocketcortex.core import InputError, RunFolder, Session, StimulusSet
@@ -36,12 +36,16 @@ STAGES = (
 )  # fmt: skip
 MODELS = ("backbone ridge", "teacher", "student", "compact")
 N_NEURONS = 3
+Undisturbed: TypeAlias = tuple[dict[str, Any], dict[str, bytes]]
+"""Summary of a run that nobody killed, and its files."""
 
 
-@pytest.fixture(autouse=True)
-def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _few_resamples() -> Iterator[None]:
     """Bootstrap by 20 resamples: types are checked in each of thousands of calls otherwise."""
-    monkeypatch.setattr(scores, "bootstrap_ci", partial(bootstrap_ci, n_resamples=20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scores, "bootstrap_ci", partial(bootstrap_ci, n_resamples=20))
+        yield
 
 
 def settings(recordings: dict[str, Any], **changed: dict[str, Any]) -> dict[str, Any]:
@@ -50,14 +54,13 @@ def settings(recordings: dict[str, Any], **changed: dict[str, Any]) -> dict[str,
         "recordings": recordings,
         "teacher": {"n_members": 1, "width": 8, "bottleneck": 4, "n_blocks": 1, "n_epochs": 3},
         "students": {
-            "filters": [24, 4, 4, 4, 4],
-            "n_epochs": 3,
-            "batch_size": 16,
-            "n_monitor": 12,
+            "filters": [24, 4, 4, 4, 4], "n_epochs": 3, "batch_size": 16, "n_monitor": 12,
         },
-        "compact": {"threshold": 0.95, "n_pruning_images": 30, "n_images": 32, "n_epochs": 2},
+        "compact": {
+            "threshold": 0.95, "n_pruning_images": 30, "n_images": 32, "n_epochs": 2, "patience": 1,
+        },
         "stimuli": {"n_steps": 2, "n_starts": 1},
-    }
+    }  # fmt: skip
     return {
         "seed": 3,
         **{name: table | changed.get(name, {}) for name, table in tables.items()},
@@ -99,27 +102,21 @@ def bank_of(recordings: dict[str, Any]) -> dict[str, Any]:
     return {"banks": [{"path": path, "crops": 2}]}
 
 
-SEPARATE = {"kind": "separate", "patience": 1, "learning_rate": 0.02, "n_epochs": 4}
+SEPARATE = {
+    "kind": "separate", "filters": [6, 4, 4, 4, 4], "batch_size": 32, "patience": 1,
+    "learning_rate": 0.02, "n_epochs": 5,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def simulated() -> dict[str, Any]:
-    size = {"n_sessions": 3, "n_neurons": N_NEURONS, "n_stimuli": 40, "image_size": 32}
-    return {"insilico": size | {"n_repeats": 4}}
-
-
-@pytest.fixture(scope="module")
-def finished(
-    simulated: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
-    """Return the folder and the summary of a finished run on the in-silico cortex."""
-    out = tmp_path_factory.mktemp("finished") / "run"
-    return out, do(settings(simulated), out)
+def tables(saved: dict[str, Any]) -> dict[str, Any]:
+    """Return what the run that nobody killed was asked for."""
+    return settings(saved, students=bank_of(saved))
 
 
 @pytest.fixture
-def copied(finished: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
-    return Path(shutil.copytree(finished[0], tmp_path / "run"))
+def copied(undisturbed_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(undisturbed_folder, tmp_path / "run"))
 
 
 def redone(capsys: pytest.CaptureFixture[str], last: str = "report") -> list[str]:
@@ -134,8 +131,8 @@ def without_report(summary: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in summary.items() if name != "report"}
 
 
-def test_folder_holds_every_stage(finished: tuple[Path, dict[str, Any]]) -> None:
-    out, _ = finished
+def test_folder_holds_every_stage(undisturbed_folder: Path) -> None:
+    out = undisturbed_folder
     entries = {path.name for path in out.iterdir()}
     assert entries == {*STAGES, "features", "config.json", "manifest.json", ".lock"}
     for stage in STAGES:
@@ -149,150 +146,165 @@ def test_folder_holds_every_stage(finished: tuple[Path, dict[str, Any]]) -> None
     assert {"seed", "date", "packages", "machine", "commit", "inputs"} <= set(record)
 
 
-def test_summary_tells_the_scores_of_all_models(finished: tuple[Path, dict[str, Any]]) -> None:
-    out, summary = finished
-    assert without_report(summary) == json.loads((out / "scores" / "summary.json").read_text())
-    assert (summary["n_neurons"], summary["seed"]) == (N_NEURONS, 3)
-    (session,) = summary["sessions"]
-    assert session == "insilico-3-02"
-    told = summary["sessions"][session]
-    assert (told["n_images_fit"], told["n_images_held_out"]) == (20, 20)
-    assert (told["n_neurons"], told["unusable_neurons"]) == (N_NEURONS, {})
-    assert told["scores"] == summary["scores"]
-    assert summary["n_images_distilled"] == 40 + 40 + 20 - 12
-    assert set(summary["scores"]) == {"r2", "noise-corrected r2"}
-    for models in summary["scores"].values():
-        assert tuple(models) == MODELS
-        for score in models.values():
-            assert np.isfinite([score["median"], *score["ci"]]).all()
-            assert score["ci"][0] <= score["median"] <= score["ci"][1]
-            assert score["n_neurons"] == N_NEURONS
+def test_summary_tells_the_scores_of_all_models(undisturbed: Undisturbed) -> None:
+    summary, _ = undisturbed
+    assert (summary["n_neurons"], summary["seed"]) == (2 * N_NEURONS, 3)
+    assert list(summary["sessions"]) == ["c", "d"]
+    assert summary["n_images_distilled"] == 32 + 32 + 16 + 16 + 48 - 12
+    for session in summary["sessions"].values():
+        assert (session["n_neurons"], session["unusable_neurons"]) == (N_NEURONS, {})
+        assert (session["n_images_fit"], session["n_images_held_out"]) == (16, 16)
+    for part in (summary, *summary["sessions"].values()):
+        assert set(part["scores"]) == {"r2", "noise-corrected r2"}
+        for models in part["scores"].values():
+            assert tuple(models) == MODELS
+            for score in models.values():
+                assert np.isfinite([score["median"], *score["ci"]]).all()
+                assert score["ci"][0] <= score["median"] <= score["ci"][1]
+                assert score["n_neurons"] == part["n_neurons"]
     assert tuple(summary["n_parameters"]) == MODELS
     assert summary["n_parameters"]["compact"] < summary["n_parameters"]["student"]
     assert summary["n_filters"]["compact"] < summary["n_filters"]["student"] == 24 + 24 + 16
 
 
-def test_table_has_one_row_for_each_neuron_model_and_metric(
-    finished: tuple[Path, dict[str, Any]],
-) -> None:
-    out, summary = finished
-    table = pd.read_parquet(out / "scores" / "scores.parquet")
+def test_table_has_one_row_for_each_neuron_model_and_metric(undisturbed: Undisturbed) -> None:
+    summary, files = undisturbed
+    table = pd.read_parquet(io.BytesIO(files["scores/scores.parquet"]))
     keys = table[["session", "neuron", "model", "metric"]]
-    assert len(table) == len(keys.drop_duplicates()) == N_NEURONS * len(MODELS) * 2
+    assert len(table) == len(keys.drop_duplicates()) == 2 * N_NEURONS * len(MODELS) * 2
     assert np.isfinite(table["value"]).all()
-    medians = table.groupby(["metric", "model"])["value"].median()
+    pooled = table.groupby(["metric", "model"])["value"].median()
+    means = table.groupby(["session", "metric", "model"])["value"].mean()
     for metric, models in summary["scores"].items():
         for model, score in models.items():
-            assert medians[metric, model] == pytest.approx(score["median"])
+            assert pooled[metric, model] == pytest.approx(score["median"])
+            for name, session in summary["sessions"].items():
+                mean = session["scores"][metric][model]["mean"]
+                assert means[name, metric, model] == pytest.approx(mean)
 
 
-def test_report_and_models_can_be_read(finished: tuple[Path, dict[str, Any]]) -> None:
-    out, summary = finished
-    assert summary["report"] == str(out / "report" / "report.html")
-    page = Path(summary["report"]).read_text()
-    assert "insilico-3-02" in page
+def test_scores_of_each_session_are_of_its_own_neurons(
+    undisturbed: Undisturbed, undisturbed_folder: Path, saved: dict[str, Any]
+) -> None:
+    """The models in the folder, asked anew, have the scores that the table gives them."""
+    table = pd.read_parquet(undisturbed_folder / "scores" / "scores.parquet")
+    for session in "cd":
+        held = read_recordings(saved["path"])[session].take(np.arange(16, 32))
+        images = torch.from_numpy(held.require_stimuli().images())
+        folder = undisturbed_folder / "compact"
+        models = [CompactModel.load(folder / f"{session}_neuron{k:03d}") for k in range(N_NEURONS)]
+        with torch.inference_mode():
+            answers = torch.stack([model(images) for model in models], dim=1).double().numpy()
+        r2 = pearson_r2(held.mean_responses, answers)
+        rows = table.query("session == @session and model == 'compact' and metric == 'r2'")
+        np.testing.assert_allclose(rows.sort_values("neuron")["value"], r2, rtol=1e-3)
+
+
+def test_report_and_models_can_be_read(undisturbed: Undisturbed, undisturbed_folder: Path) -> None:
+    summary, out = undisturbed[0], undisturbed_folder
+    page = (out / "report" / "report.html").read_text()
+    assert "sessions c, d" in page
     assert f"{summary['scores']['noise-corrected r2']['compact']['median']:.3g}" in page
     images = np.load(out / "stimuli" / "synthesized.npy")
-    assert images.shape == np.load(out / "stimuli" / "natural.npy").shape == (3, 3, 32, 32)
-    for k in range(N_NEURONS):
-        model = CompactModel.load(out / "compact" / f"insilico-3-02_neuron{k:03d}")
-        assert model.image_size == (32, 32)
-        assert (
-            model.filters
-            == CompactModel.load(out / "pruned" / f"insilico-3-02_neuron{k:03d}").filters
-        )
+    assert images.shape == np.load(out / "stimuli" / "natural.npy").shape == (6, 3, 16, 16)
+    for name in (f"{session}_neuron{k:03d}" for session in "cd" for k in range(N_NEURONS)):
+        compact, pruned = (CompactModel.load(out / part / name) for part in ("compact", "pruned"))
+        assert compact.filters == pruned.filters
+        assert not torch.equal(compact.readout, pruned.readout)
 
 
-def test_agreement_with_the_teacher_is_told_on_images_kept_aside(
-    finished: tuple[Path, dict[str, Any]],
-) -> None:
-    out, _ = finished
+def test_agreement_with_the_teacher_is_told_on_images_kept_aside(undisturbed_folder: Path) -> None:
     for stage in ("students", "pruned", "compact"):
-        told = json.loads((out / stage / "agreement.json").read_text())
+        told = json.loads((undisturbed_folder / stage / "agreement.json").read_text())
         assert told["n_images"] == 12
         values = list(told["neurons"].values())
-        assert len(values) == N_NEURONS
+        assert len(values) == 2 * N_NEURONS
         assert told["median"] == pytest.approx(np.median(values))
         assert all(0 <= value <= 1 for value in values)
 
 
 def test_second_call_does_nothing_again(
-    finished: tuple[Path, dict[str, Any]],
-    simulated: dict[str, Any],
+    undisturbed: Undisturbed,
+    undisturbed_folder: Path,
+    tables: dict[str, Any],
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    out, summary = finished
+    out = undisturbed_folder
     before = {path: path.stat().st_mtime_ns for path in out.glob("*/**/*") if path.is_file()}
-    assert do(settings(simulated), out) == summary
+    report = str(out / "report" / "report.html")
+    assert do(tables, out) == undisturbed[0] | {"report": report}
     assert redone(capsys) == []
     after = {path: path.stat().st_mtime_ns for path in out.glob("*/**/*") if path.is_file()}
     assert after == before
 
 
+def test_a_late_setting_redoes_only_what_follows(
+    copied: Path, tables: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = tables | {"stimuli": {"n_steps": 3, "n_starts": 1}}
+    do(changed, copied)
+    assert redone(capsys) == ["stimuli", "report"]
+
+
 @pytest.mark.parametrize(
     ("table", "change", "first"),
     [
-        ("stimuli", {"n_steps": 3}, "stimuli"),
         ("compact", {"learning_rate": 2e-3}, "compact"),
         ("compact", {"threshold": 0.5}, "pruned"),
         ("students", {"learning_rate": 1e-3}, "students"),
         ("students", {"dead_leaves": 3}, "labels"),
     ],
 )
-def test_a_late_setting_redoes_only_what_follows(
+def test_a_setting_redoes_only_what_follows(
     copied: Path,
-    simulated: dict[str, Any],
+    tables: dict[str, Any],
     capsys: pytest.CaptureFixture[str],
     table: str,
     change: dict[str, Any],
     first: str,
 ) -> None:
-    tables = settings(simulated, **{table: change})
-    if table == "stimuli":
-        do(tables, copied)
-        assert redone(capsys) == ["stimuli", "report"]
-    else:  # which is as far as its results are read without a report
-        compress(RunConfig.model_validate(tables), copied, "retrain", device="cpu")
-        assert redone(capsys, "compact") == list(STAGES[STAGES.index(first) : 6])
+    changed = RunConfig.model_validate(tables | {table: tables[table] | change})
+    compress(changed, copied, "retrain", device="cpu")
+    assert redone(capsys, "compact") == list(STAGES[STAGES.index(first) : 6])
 
 
 @pytest.mark.parametrize(
-    "name", ["labels/teacher.npy", "students/shared.safetensors", "scores/summary.json"]
-)
+    "name",
+    [
+        "mapping/d/held_out_teacher.npy", "labels/teacher.npy", "students/shared.safetensors",
+        "pruned/d_neuron001/model.safetensors", "compact/c_neuron002/model.safetensors",
+    ],
+)  # fmt: skip
 def test_a_damaged_file_is_made_again(
-    finished: tuple[Path, dict[str, Any]],
-    copied: Path,
-    simulated: dict[str, Any],
-    capsys: pytest.CaptureFixture[str],
-    name: str,
+    copied: Path, tables: dict[str, Any], capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     path = copied / name
     content = path.read_bytes()
     path.write_bytes(content[:-8] + bytes(8))
-    summary = do(settings(simulated), copied)
-    assert redone(capsys) == [path.parent.name]
+    do(tables, copied)
+    assert redone(capsys) == [name.split("/")[0]]
     assert path.read_bytes() == content
-    assert without_report(summary) == without_report(finished[1])
 
 
 def test_a_drawn_seed_is_stored_kept_and_decides_the_numbers(
-    saved: dict[str, Any],
-    undisturbed: tuple[dict[str, Any], dict[str, bytes]],
+    tables: dict[str, Any],
+    undisturbed: Undisturbed,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tables = settings(saved, students=bank_of(saved)) | {"seed": None}
-    drawn = do(tables, tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text())["seed"] == drawn["seed"]
-    assert f"seed {drawn['seed']}\n" in capsys.readouterr().err
-    assert do(tables, tmp_path) == drawn
-    assert redone(capsys) == []
-    of_drawn, of_three = drawn["scores"]["r2"], undisturbed[0]["scores"]["r2"]
-    assert drawn["seed"] != undisturbed[0]["seed"] == 3
-    for model in ("teacher", "student", "compact"):
-        assert of_drawn[model]["median"] != of_three[model]["median"]
-    same = of_three["backbone ridge"]["median"]  # nothing random in it
-    assert of_drawn["backbone ridge"]["median"] == pytest.approx(same, rel=1e-4)
+    config = RunConfig.model_validate(tables | {"seed": None})
+    drawn = compress(config, tmp_path, "retrain", device="cpu")
+    seed = json.loads((tmp_path / "config.json").read_text())["seed"]
+    assert f"seed {seed}\n" in capsys.readouterr().err
+    assert seed != 3
+    assert compress(config, tmp_path, "retrain", device="cpu") == drawn
+    assert redone(capsys, "compact") == []
+    other, three = contents(tmp_path), undisturbed[1]
+    same = {name for name, content in other.items() if content == three[name]}
+    assert same == {  # nothing random in it
+        "mapping/parameters.json",
+        *(f"mapping/{s}/{n}" for s in "cd" for n in ("held_out_ridge.npy", "teacher/teacher.json")),
+    }  # fmt: skip
 
 
 def test_a_run_without_any_score_ends_all_the_same(tmp_path: Path) -> None:
@@ -349,56 +361,6 @@ def test_devices() -> None:
     assert resolve_device("auto") in ("cpu", "cuda")
     with pytest.raises(InputError, match="must be auto, cpu or cuda; got 'tpu'"):
         resolve_device("tpu")
-
-
-# Several test sessions.
-
-
-def test_a_run_predicts_several_sessions(
-    undisturbed: tuple[dict[str, Any], dict[str, bytes]],
-) -> None:
-    summary, files = undisturbed
-    assert list(summary["sessions"]) == ["c", "d"]
-    assert summary["n_neurons"] == 2 * N_NEURONS
-    names = [f"{session}_neuron{k:03d}" for session in "cd" for k in range(N_NEURONS)]
-    for stage in ("pruned", "compact"):
-        assert {f"{stage}/{name}/model.safetensors" for name in names} <= set(files)
-    table = pd.read_parquet(io.BytesIO(files["scores/scores.parquet"]))
-    assert len(table) == 2 * N_NEURONS * len(MODELS) * 2
-    assert summary["n_images_distilled"] == 32 + 32 + 16 + 16 + 48 - 12
-    for name, session in summary["sessions"].items():
-        assert (session["n_neurons"], session["n_images_held_out"]) == (N_NEURONS, 16)
-        rows = table[(table["session"] == name) & (table["metric"] == "r2")]
-        for model, score in session["scores"]["r2"].items():
-            values = rows[rows["model"] == model]["value"]
-            assert score["mean"] == pytest.approx(values.mean())
-    for model, score in summary["scores"]["r2"].items():
-        pooled = table[(table["model"] == model) & (table["metric"] == "r2")]["value"]
-        assert score["median"] == pytest.approx(pooled.median())
-        assert score["n_neurons"] == 2 * N_NEURONS
-
-
-def test_scores_of_each_session_are_of_its_own_neurons(
-    undisturbed: tuple[dict[str, Any], dict[str, bytes]], saved: dict[str, Any]
-) -> None:
-    """The models in the folder, asked anew, have the scores that the table gives them."""
-    _, files = undisturbed
-    table = pd.read_parquet(io.BytesIO(files["scores/scores.parquet"]))
-    for session in "cd":
-        held = read_recordings(saved["path"])[session].take(np.arange(16, 32))
-        told = np.load(io.BytesIO(files[f"scores/predicted_{session}.npz"]))["compact"]
-        r2 = pearson_r2(held.mean_responses, told.astype(float))
-        rows = table.query("session == @session and model == 'compact' and metric == 'r2'")
-        np.testing.assert_allclose(rows.sort_values("neuron")["value"], r2)
-        for k in range(N_NEURONS):
-            name = f"compact/{session}_neuron{k:03d}/model.safetensors"
-            weights = safetensors.torch.load(files[name])
-            filters = json.loads(files[name.replace("model.safetensors", "config.json")])["filters"]
-            model = CompactModel(filters, (16, 16))
-            model.load_state_dict(weights)
-            with torch.inference_mode():
-                answer = model.eval()(torch.from_numpy(held.require_stimuli().images()))
-            np.testing.assert_allclose(told[:, k], answer, rtol=1e-4, atol=1e-4)
 
 
 def test_another_choice_of_neurons_redoes_what_depends_on_it(
@@ -496,11 +458,9 @@ MOMENTS = {  # a stage that has removed its checkpoint starts anew, so that come
 }
 MOMENTS_OF_SEPARATE = {
     Moment("os.rename", f"*/students.partial/{SAVE}.partial", 2): "students",
-    Moment("os.rename", f"*/students.partial/{SAVE}.partial", 7): "students",  # some have stopped
+    Moment("os.rename", f"*/students.partial/{SAVE}.partial", 10): "students",  # some have stopped
     Moment("os.rename", "*/students.partial/d_neuron000/config.json.partial", 1): "students",
     Moment("os.remove", f"*/students.partial/{SAVE}", 1): "students",
-    Moment("os.rename", "*/pruned.partial", 1): "pruned",
-    Moment("os.rename", f"*/compact.partial/{SAVE}.partial", 2): "compact",
 }
 NEVER = Moment("os.rename", "never", 1)
 
@@ -544,9 +504,8 @@ def write_config(path: Path, tables: dict[str, Any]) -> Path:
 
 
 @pytest.fixture(scope="module")
-def config_file(saved: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("config") / "run.toml"
-    return write_config(path, settings(saved, students=bank_of(saved)))
+def config_file(tables: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_config(tmp_path_factory.mktemp("config") / "run.toml", tables)
 
 
 @pytest.fixture(scope="module")
@@ -558,15 +517,13 @@ def undisturbed_folder(config_file: Path, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def undisturbed(undisturbed_folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def undisturbed(undisturbed_folder: Path) -> Undisturbed:
     """Return its summary and files."""
     summary = json.loads((undisturbed_folder / "scores" / "summary.json").read_text())
     return summary, contents(undisturbed_folder)
 
 
-def stop_and_finish(
-    config: Path, out: Path, moments: dict[Moment, str], *verb: str
-) -> tuple[dict[str, Any], dict[str, bytes]]:
+def stop_and_finish(config: Path, out: Path, moments: dict[Moment, str], *verb: str) -> Undisturbed:
     """Stop a run at each moment in turn, then let it end; return what it says and its files."""
     words = command(config, out, *verb)
     told = subprocess.run(
@@ -589,26 +546,25 @@ def stop_and_finish(
 
 
 def test_a_run_stopped_at_any_moment_ends_with_the_same_numbers(
-    config_file: Path, undisturbed: tuple[dict[str, Any], dict[str, bytes]], tmp_path: Path
+    config_file: Path, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     assert stop_and_finish(config_file, tmp_path / "run", MOMENTS) == undisturbed
 
 
 def test_separate_students_stopped_at_any_moment_end_with_the_same_numbers(
-    saved: dict[str, Any], undisturbed_folder: Path, tmp_path: Path
+    tables: dict[str, Any], copied: Path, tmp_path: Path
 ) -> None:
     """The stages before are done: they do not depend on the kind of student."""
-    tables = settings(saved, students=bank_of(saved) | SEPARATE, compact={"patience": 1})
-    config = write_config(tmp_path / "run.toml", tables)
-    whole, stopped = (shutil.copytree(undisturbed_folder, tmp_path / n) for n in ("one", "two"))
-    verb = ("compress", "retrain")
-    expected = finish(config, whole, *verb)
-    history = np.load(whole / "students" / "monitor_r2.npy")
+    asked = tables | {"students": tables["students"] | SEPARATE}
+    stopped = Path(shutil.copytree(copied, tmp_path / "stopped"))
+    expected = compress(RunConfig.model_validate(asked), copied, "distil", device="cpu")
+    history = np.load(copied / "students" / "monitor_r2.npy")
     assert history.shape[1] == 2 * N_NEURONS
     n_epochs = np.isfinite(history).sum(axis=0)
-    assert 2 <= n_epochs.min() < n_epochs.max()
-    told, files = stop_and_finish(config, stopped, MOMENTS_OF_SEPARATE, *verb)
-    assert files == contents(whole)
+    assert n_epochs.min() == 2 < n_epochs.max()
+    config = write_config(tmp_path / "run.toml", asked)
+    told, files = stop_and_finish(config, stopped, MOMENTS_OF_SEPARATE, "compress", "distil")
+    assert files == contents(copied)
     kept = ("n_neurons", "n_images", "r2_teacher", "n_parameters", "n_filters")
     assert {name: told[name] for name in kept} == {name: expected[name] for name in kept}
     assert "students/c_neuron000/model.safetensors" in files

@@ -1,6 +1,7 @@
 """The teacher by itself: trained once, scored on several sessions beside its peers."""
 
 import json
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,12 @@ from pocketcortex.training import SessionFeatures
 N_NEURONS = 3
 
 
-@pytest.fixture(autouse=True)
-def _few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def _few_resamples() -> Iterator[None]:
     """Bootstrap by 20 resamples: types are checked in each of thousands of calls otherwise."""
-    monkeypatch.setattr(scores, "bootstrap_ci", partial(bootstrap_ci, n_resamples=20))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scores, "bootstrap_ci", partial(bootstrap_ci, n_resamples=20))
+        yield
 
 
 NETWORK = """

@@ -63,7 +63,12 @@ class RunFolder:
         write_json(self.path / name, value)
 
     def stage(
-        self, name: str, inputs: Mapping[str, Any], work: Callable[[Path], object], *, after: str = ""
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        work: Callable[[Path], object],
+        *,
+        after: str = "",
     ) -> tuple[Path, bool]:
         """Do a stage unless it is done; return its folder and whether it was skipped.
 

@@ -20,6 +20,8 @@ from pocketcortex.zoo import Backbone, FeatureStore
 
 _BATCH = 32
 _IMAGES_A_MARK = 2_048
+_KEPT_BYTES = 2**30
+"""Dead leaves that fit are kept: rendering them anew in every pass would hold training up."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def distillation_bank(inputs: RunInputs, config: StudentsConfig, seed: int) -> B
             )
         )
     if config.dead_leaves:
-        sets.append(dead_leaves_bank(config.dead_leaves, size=height, seed=seed))
+        made = dead_leaves_bank(config.dead_leaves, size=height, seed=seed)
+        small = config.dead_leaves * 3 * height**2 <= _KEPT_BYTES
+        sets.append(StimulusSet.from_array(made.images(), made.names) if small else made)
     hidden = [d for test in inputs.tests for d in test.held_out.require_stimuli().digests]
     bank = Bank(tuple(without_duplicates(sets, hidden)), config.n_monitor)
     _ = bank.monitored
