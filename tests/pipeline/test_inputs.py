@@ -345,3 +345,8 @@ def test_the_teacher_s_fingerprint_follows_what_it_is_trained_on(tmp_path: Path)
     assert prepare(tmp_path, shorter).teacher_fingerprint == first
     other = given | {"a": with_responses(given["a"], lambda r: r[3, 1, 2:].fill(9.0))}
     assert prepare(tmp_path, other).teacher_fingerprint != first
+
+
+def test_a_count_of_neurons_of_no_test_session_is_refused(tmp_path: Path) -> None:
+    message = refused(tmp_path, sessions(), n_neurons={"z": 2})
+    assert "recordings.n_neurons names z; the test sessions are d" in message

@@ -102,6 +102,12 @@ def prepare_inputs(config: RecordingsConfig, seed: int) -> RunInputs:
             f"test ({', '.join(s.id for s in tests)}) and validation ({validation.id}) must not be "
             "among each other or the training sessions"
         )
+    unknown = sorted(set(config.n_neurons) - {test.id for test in tests})
+    if unknown:
+        raise InputError(
+            f"recordings.n_neurons names {', '.join(unknown)}; the test sessions are "
+            f"{', '.join(test.id for test in tests)}"
+        )
     wanted = tests[0].require_stimuli().image_size
     for session in (*train, validation, *tests):
         size = session.require_stimuli().image_size

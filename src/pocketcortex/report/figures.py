@@ -83,8 +83,9 @@ def _accuracy(content: ReportContent) -> Iterator[ReportFigure]:
 
 
 def _size(content: ReportContent) -> Iterator[ReportFigure]:
-    if content.sizes is not None:
-        metric = str(content.scores["metric"].iloc[-1])  # the noise-corrected one, if there is one
+    scored = content.scores[content.scores["value"].notna()]["metric"]
+    if content.sizes is not None and len(scored):
+        metric = str(scored.iloc[-1])  # the noise-corrected one, if there is one
         yield ReportFigure(
             "pareto", "size", f"{metric_label(metric)} against the number of parameters",
             "Every neuron under every model that has a size of its own for each neuron, and the "

@@ -87,7 +87,7 @@ def distill_shared(
     model.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     sample = statistics_sample(stimuli, seed)
-    if n_frozen and start is None:
+    if n_frozen > (0 if start is None else n_start):  # layers that nothing gave statistics to
         refresh_batch_norm(model.train(), sample)
     learner = _Shared(model, responses, mean, sd, distillation, n_frozen)
     optimize(
