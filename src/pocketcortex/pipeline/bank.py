@@ -14,7 +14,7 @@ from pocketcortex.core import InputError, StimulusSet, write_json
 from pocketcortex.data import dead_leaves_bank, read_bank
 from pocketcortex.pipeline.config import StudentsConfig
 from pocketcortex.pipeline.inputs import RunInputs
-from pocketcortex.pipeline.teacher import MappedTeacher, Prior, PriorFeatures
+from pocketcortex.pipeline.teacher import MappedTeacher, Prior
 from pocketcortex.training import Monitor
 from pocketcortex.zoo import Backbone, FeatureStore
 
@@ -149,7 +149,8 @@ def label(
             features = backbone(raw).cpu().numpy() if stored is None else stored[index]
             seen = None if prior is None else prior.features(raw)
             rows = slice(start + int(index[0]), start + int(index[-1]) + 1)
-            responses[rows] = np.concatenate(_answers(teachers, features, seen), axis=1)
+            answers = [teacher.predict(features, seen) for teacher in teachers]
+            responses[rows] = np.concatenate(answers, axis=1)
             advance(len(index))
             if rows.stop // _IMAGES_A_MARK > rows.start // _IMAGES_A_MARK:
                 responses.flush()
@@ -157,9 +158,3 @@ def label(
         start += len(part)
     responses.flush()
     mark.unlink(missing_ok=True)
-
-
-def _answers(
-    teachers: Sequence[MappedTeacher], features: np.ndarray, prior: PriorFeatures | None
-) -> list[np.ndarray]:
-    return [teacher.predict(features, prior) for teacher in teachers]

@@ -30,16 +30,15 @@ from pocketcortex.pipeline.scores import medians, score_table
 from pocketcortex.pipeline.stages import CHECKPOINT, Stages
 from pocketcortex.training import (
     Distillation,
-    Distilled,
     distill_shared,
     distill_students,
     new_students,
     retrain,
 )
+from pocketcortex.training.distill import N_TRUNK
 from pocketcortex.training.optimize import raw_batches
 
-STUDENT, PRUNED = "student", "pruned"
-N_TRUNK = 3
+STUDENT = "student"
 _SHARED = "shared.safetensors"
 _BATCH, _PREDICT_BATCH = 16, 256
 
@@ -116,7 +115,7 @@ def compact(stages: Stages, folder: Path, labels: Path, of_pruned: Path) -> None
     images, targets, monitor = _material(stages, labels, settings.n_images)
     small = load_models(stages, of_pruned)
     with progress_bar("retraining", settings.n_epochs * len(images) * len(small)) as advance:
-        found: Distilled = retrain(
+        found = retrain(
             small, images, targets, distillation_of(settings),
             seed=stages.seed, n_shared=settings.n_fixed,
             monitor=monitor if settings.patience else None,

@@ -32,6 +32,7 @@ from pocketcortex.pipeline.inputs import TestSession
 from pocketcortex.pipeline.progress import progress_bar
 from pocketcortex.pipeline.scores import medians, score_table
 from pocketcortex.training import SessionFeatures, map_ensemble, predict_responses
+from pocketcortex.training.distill import with_prefix
 from pocketcortex.zoo import Backbone, FeatureStore
 
 LAYER_RIDGE, LAYER_FACTORIZED, BACKBONE_RIDGE = (
@@ -213,12 +214,7 @@ class MappedTeacher:
         a, b, c = json.loads((folder / "teacher.json").read_text())["weights"]
         device = next(members[0].parameters()).device
         ensemble = EnsembleModel(members, arrays["weights"], arrays["intercepts"]).to(device)
-        prefix = "prior."
-        found = {
-            name.removeprefix(prefix): value.numpy()
-            for name, value in arrays.items()
-            if name.startswith(prefix)
-        }
+        found = {name: t.numpy() for name, t in with_prefix(arrays, "prior.").items()}
         return cls(ensemble.eval(), (a, b, c), PriorMaps(**found) if found else None)
 
 
