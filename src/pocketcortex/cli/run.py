@@ -40,6 +40,9 @@ def _run(settings: "RunConfig", out: Path, device: str, as_json: bool) -> None:
         )
         for model, score in models.items():
             typer.echo(f"  {model:<14} {_score(score)}")
+        for model, gain in summary["compact_minus"].get(metric, {}).items():
+            if gain["median"] is not None:
+                typer.echo(f"  compact minus {model:<14} {_score(gain)} (paired)")
     counts = {name: f"{n:,.0f}" for name, n in summary["n_parameters"].items()}
     typer.echo("parameters: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
     typer.echo(f"report: {summary['report']}")

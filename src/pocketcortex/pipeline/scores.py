@@ -84,6 +84,40 @@ def medians(scores: pd.DataFrame, seed: int) -> dict[str, dict[str, dict[str, An
     return summary
 
 
+def differences(scores: pd.DataFrame, of: str, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return for each metric and other model how far one model's scores lie above that model's.
+
+    Neuron by neuron: the median of the differences over neurons with both scores, its 95 %
+    bootstrap interval over neurons, the difference of the two medians, and n. Where no neuron has
+    both scores, they are None.
+
+    Parameters
+    ----------
+    scores
+        As `score_table` returns, of one session or several.
+    of
+        The model; one that was not scored gives nothing.
+    seed
+        Seed of the bootstrap.
+    """
+    summary: dict[str, dict[str, dict[str, Any]]] = {}
+    for metric, group in scores.groupby("metric", sort=False):
+        wide = group.pivot(index=["session", "neuron"], columns="model", values="value")
+        for other in group["model"].unique() if of in wide else ():
+            if other == of:
+                continue
+            both = wide[[of, other]].dropna()
+            entry: dict[str, Any] = {"median": None, "ci": [None, None], "of_medians": None}
+            entry["n_neurons"] = len(both)
+            if len(both):
+                gain = (both[of] - both[other]).to_numpy()
+                interval = bootstrap_median_ci(gain, rng=np.random.default_rng(seed))
+                entry |= {"median": float(np.median(gain)), "ci": list(interval)}
+                entry["of_medians"] = float(both[of].median() - both[other].median())
+            summary.setdefault(str(metric), {})[str(other)] = entry
+    return summary
+
+
 def _score(
     session: Session, predicted: np.ndarray, metric: str, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -27,7 +27,7 @@ from pocketcortex.pipeline.bank import Bank, distillation_bank, label
 from pocketcortex.pipeline.config import RunConfig
 from pocketcortex.pipeline.inputs import RunInputs, TestSession
 from pocketcortex.pipeline.progress import progress_bar
-from pocketcortex.pipeline.scores import medians, score_table
+from pocketcortex.pipeline.scores import differences, medians, score_table
 from pocketcortex.pipeline.teacher import (
     BACKBONE_RIDGE,
     PUBLISHED,
@@ -201,6 +201,7 @@ class Stages:
                 "n_images_fit": test.fit.n_stimuli,
                 "n_images_held_out": test.held_out.n_stimuli,
                 "scores": medians(table, self.seed),
+                "compact_minus": differences(table, COMPACT, self.seed),
                 "unusable_neurons": {str(k): why for k, why in test.unusable.items()},
             }
         table, size = pd.concat(tables, ignore_index=True), pd.DataFrame(sizes)
@@ -219,6 +220,7 @@ class Stages:
                 "n_images_distilled": len(self.bank.trained),
                 "seed": self.seed,
                 "scores": medians(table, self.seed),
+                "compact_minus": differences(table, COMPACT, self.seed),
                 "n_parameters": whole | typical["n_parameters"].to_dict(),
                 "n_filters": typical["n_filters"].to_dict(),
             },

@@ -46,6 +46,16 @@ def write_up(
         for name in (BACKBONE_RIDGE, TEACHER, COMPACT, PUBLISHED)
         if name in medians
     ]
+    loss = summary["compact_minus"][metric][TEACHER]
+    if loss["median"] is not None:
+        low, high = loss["ci"]
+        headline.append(
+            (
+                f"{metric}, compact minus teacher",
+                f"{loss['median']:+.3f}",
+                f"median of {loss['n_neurons']} differences, 95 % interval {low:+.3f} to {high:+.3f}",
+            )
+        )
     headline.append(
         (
             "parameters, teacher / compact",
