@@ -198,6 +198,9 @@ def test_shared_models_are_trained_with_learned_and_with_random_filters(
             values = table[(table["model"] == name) & (table["metric"] == metric)]["value"]
             assert score["median"] == pytest.approx(values.median())
             assert score["n_neurons"] == 3
+    assert {p.stem for p in (out / "shared").glob("*.png")} == {
+        metric.replace(" ", "_") for metric in answer["scores"]
+    }
     kernels = {}
     for path in (out / "shared").glob("*.safetensors"):
         state = safetensors.torch.load_file(path)

@@ -131,3 +131,28 @@ class TestFiltersByGroup:
     def test_refuses(self, groups):
         with pytest.raises(InputError, match="every group needs positive counts"):
             plots.plot_filters_by_group(groups)
+
+
+class TestScoreByFilters:
+    def test_medians_stand_at_their_sizes_in_order(self):
+        kinds = {
+            "trained": {25: (0.4, 0.35, 0.45), 5: (0.3, 0.25, 0.33)},
+            "random": {5: (0.2, 0.15, 0.25), 25: (0.33, 0.3, 0.36)},
+        }
+        ax = plots.plot_score_by_filters(kinds, metric="r²")
+        lines = {line.get_label(): line for line in ax.lines}
+        assert list(lines) == ["trained", "random"]
+        np.testing.assert_allclose(lines["trained"].get_ydata(), [0.3, 0.4])
+        np.testing.assert_allclose(lines["trained"].get_xdata(), [5, 25], rtol=0.02)
+        (low, high) = ax.collections[0].get_segments()[1][:, 1]
+        assert (low, high) == (0.35, 0.45)
+        assert [t.get_text() for t in ax.get_xticklabels()] == ["5", "25"]
+        assert ax.get_ylim()[0] == 0
+        assert overlapping(ax) == []
+
+    @pytest.mark.parametrize(
+        "wrong", [{}, {"a": {}}, {"a": {0: (0.1, 0.0, 0.2)}}, {"a": {3: (np.nan, 0.0, 0.1)}}]
+    )
+    def test_what_cannot_be_drawn_is_refused(self, wrong):
+        with pytest.raises(InputError, match="finite scores"):
+            plots.plot_score_by_filters(wrong, metric="r²")

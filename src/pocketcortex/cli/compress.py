@@ -47,6 +47,9 @@ def shared(
     filters: Annotated[
         str, typer.Option(help="Filters in each of the first three layers, one model each.")
     ] = _SIZES,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Images of an epoch; all without it.")
+    ] = None,
     seed: Seed = None,
     device: Device = "auto",
     as_json: Json = False,
@@ -59,7 +62,7 @@ def shared(
         sizes = [int(word) for word in filters.split(",")]
     except ValueError as error:
         raise InputError(f"filters must be numbers like {_SIZES}, got {filters!r}") from error
-    result = compress_shared(settings_of(config, seed), out, sizes, device=device)
+    result = compress_shared(settings_of(config, seed), out, sizes, n_images=images, device=device)
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
         return

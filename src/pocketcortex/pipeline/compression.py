@@ -28,6 +28,7 @@ from pocketcortex.pipeline.config import CompactConfig, StudentsConfig
 from pocketcortex.pipeline.progress import progress_bar
 from pocketcortex.pipeline.scores import medians, score_table
 from pocketcortex.pipeline.stages import CHECKPOINT, Stages
+from pocketcortex.plots import plot_score_by_filters, render_figure
 from pocketcortex.training import (
     Distillation,
     distill_shared,
@@ -128,7 +129,7 @@ def compact(stages: Stages, folder: Path, labels: Path, of_pruned: Path) -> None
 
 
 def shared_models(
-    stages: Stages, folder: Path, labels: Path, sizes: Sequence[int]
+    stages: Stages, folder: Path, labels: Path, sizes: Sequence[int], n_images: int | None = None
 ) -> dict[str, Any]:
     """Train shared models of S filters in the first three layers, trained and fixed random; score.
 
@@ -147,7 +148,8 @@ def shared_models(
             path = folder / f"{kind}{size:03d}.safetensors"
             checkpoint = folder / f"{path.stem}.{CHECKPOINT}"
             if not path.exists():
-                _save_shared(_shared(stages, labels, asked, checkpoint, n_frozen), path)
+                network = _shared(stages, labels, asked, checkpoint, n_frozen, n_images)
+                _save_shared(network, path)
             checkpoint.unlink(missing_ok=True)
             network = _load_shared(stages, path, filters).to(stages.device)
             monitored = _predict_shared(stages, network, _monitored(stages))
@@ -167,6 +169,15 @@ def shared_models(
     table.to_parquet(folder / "scores.parquet", index=False)
     summary = {"agreement": agreement, "scores": medians(table, stages.seed)}
     write_json(folder / "summary.json", summary)
+    for metric, models in summary["scores"].items():
+        kinds: dict[str, dict[int, tuple[float, float, float]]] = {}
+        for name, score in models.items():
+            kind, size = name.split()
+            if score["median"] is not None:
+                kinds.setdefault(kind, {})[int(size)] = (score["median"], *score["ci"])
+        if kinds:
+            drawn = render_figure(plot_score_by_filters(kinds, metric=f"median {metric}"))
+            (folder / f"{metric.replace(' ', '_')}.png").write_bytes(drawn.png)
     return summary
 
 
@@ -228,9 +239,14 @@ def _material(stages: Stages, labels: Path, most: int | None = None) -> Any:
 
 
 def _shared(
-    stages: Stages, labels: Path, settings: StudentsConfig, checkpoint: Path, n_frozen: int = 0
+    stages: Stages,
+    labels: Path,
+    settings: StudentsConfig,
+    checkpoint: Path,
+    n_frozen: int = 0,
+    n_images: int | None = None,
 ) -> SharedCompactModel:
-    images, targets, _ = _material(stages, labels)
+    images, targets, _ = _material(stages, labels, n_images)
     start = None if settings.start is None else import_shared_model(settings.start).layers
     name = "students" if not n_frozen else "students, random early filters"
     with progress_bar(name, settings.n_epochs * len(images)) as advance:

@@ -194,7 +194,12 @@ def compress(
 
 
 def compress_shared(
-    config: RunConfig, out: str | Path, sizes: Sequence[int], *, device: str = "auto"
+    config: RunConfig,
+    out: str | Path,
+    sizes: Sequence[int],
+    *,
+    n_images: int | None = None,
+    device: str = "auto",
 ) -> dict[str, Any]:
     """Train shared models of several sizes, with trained and with random early filters.
 
@@ -205,6 +210,8 @@ def compress_shared(
         layers have.
     sizes
         Filters in each of the first three layers, one model of each kind for each.
+    n_images
+        Images of an epoch, drawn by seed from those that students see; None for all.
 
     Returns
     -------
@@ -213,7 +220,7 @@ def compress_shared(
     Raises
     ------
     InputError
-        As `run`, or if a size is below 1 or given twice.
+        As `run`; if a size is below 1 or given twice, or `n_images` below 1.
 
     References
     ----------
@@ -221,14 +228,16 @@ def compress_shared(
     """
     if not sizes or min(sizes) < 1 or len(set(sizes)) < len(sizes):
         raise InputError(f"sizes must be different numbers of filters, 1 or more; got {sizes}")
+    if n_images is not None and n_images < 1:
+        raise InputError(f"n_images must be 1 or more, or None for all; got {n_images}")
     with _opened(config, out, device, Stages.check) as (folder, stages, _record):
         _tell_unusable(stages)
         chain = _Chain(folder, stages)
         labels = chain.labels
-        inputs = chain.tables("students") | {"sizes": list(sizes)}
+        inputs = chain.tables("students") | {"sizes": list(sizes), "n_images": n_images}
         done = chain.do(
             "shared",
-            lambda p: compression.shared_models(stages, p, labels, sizes),
+            lambda p: compression.shared_models(stages, p, labels, sizes, n_images),
             inputs,
             "labels",
         )

@@ -53,7 +53,7 @@ def write_up(
             (
                 f"{metric}, compact minus teacher",
                 f"{loss['median']:+.3f}",
-                f"median of {loss['n_neurons']} differences, 95 % interval {low:+.3f} to {high:+.3f}",
+                f"median of {loss['n_neurons']} differences, interval {low:+.3f} to {high:+.3f}",
             )
         )
     headline.append(

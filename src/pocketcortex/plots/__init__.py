@@ -1,6 +1,10 @@
 """Figures of finished numbers: the only room that draws."""
 
-from pocketcortex.plots.compression import plot_filters_by_group, plot_pareto
+from pocketcortex.plots.compression import (
+    plot_filters_by_group,
+    plot_pareto,
+    plot_score_by_filters,
+)
 from pocketcortex.plots.gallery import figure_gallery, figure_gallery_pairs
 from pocketcortex.plots.render import RenderedFigure, render_figure
 from pocketcortex.plots.scores import plot_r2_by_model, plot_r2_scatter
@@ -23,5 +27,6 @@ __all__ = [
     "plot_pareto",
     "plot_r2_by_model",
     "plot_r2_scatter",
+    "plot_score_by_filters",
     "render_figure",
 ]

@@ -162,6 +162,71 @@ def plot_filters_by_group(
     return ax
 
 
+def plot_score_by_filters(
+    kinds: Mapping[str, Mapping[int, tuple[float, float, float]]],
+    *,
+    metric: str,
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw what models of several kinds score against their number of early filters.
+
+    A marker is a median over neurons, the line through it its interval; markers of one kind are
+    joined, and kinds are set a little apart so that intervals do not hide each other.
+
+    Parameters
+    ----------
+    kinds
+        Name, such as "trained" or "random", to filters in each early layer, and for these the
+        median score and the lower and upper end of its interval.
+    metric
+        Label of the score axis.
+    ax
+        Where to draw; by default the axes of a new figure.
+
+    Raises
+    ------
+    InputError
+        If there is no score, a number of filters is below 1, or a score is not finite.
+
+    References
+    ----------
+    Cowley et al., bioRxiv 2023.11.22.568315, Fig. 3e.
+    """
+    table = {name: np.array(list(by.values())) for name, by in kinds.items()}
+    wrong = [
+        name
+        for name, by in kinds.items()
+        if not by or min(by) < 1 or not np.isfinite(table[name]).all()
+    ]
+    if wrong or not kinds:
+        raise InputError(
+            "every kind needs finite scores (median, low, high) by numbers of filters of 1 or "
+            f"more; got none for {wrong or 'no kind at all'}"
+        )
+    ax = axes_or_new(ax, (5.2, 3.9))
+    colours = model_colours(kinds)
+    for number, (name, by) in enumerate(kinds.items()):
+        shift = 1.03 ** (number - (len(kinds) - 1) / 2)
+        x, order = np.array(sorted(by)) * shift, np.argsort(list(by))
+        middle, low, high = table[name][order].T
+        ax.vlines(x, low, high, color=colours[name], linewidth=1.6, alpha=0.6, zorder=2)
+        ax.plot(
+            x, middle, marker=_MARKERS[number % len(_MARKERS)], markersize=7, linewidth=1.2,
+            color=colours[name], markeredgecolor="white", label=name, zorder=3,
+        )  # fmt: skip
+    sizes = sorted({size for by in kinds.values() for size in by})
+    ax.set_xscale("log")
+    ax.set_xlim(sizes[0] / 1.25, sizes[-1] * 1.25)
+    ax.set_xticks(sizes, [str(size) for size in sizes])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_ylim(bottom=min(0.0, *(float(values.min()) for values in table.values())))
+    label_axes(ax, "filters in each of the first three layers", metric)
+    legend = ax.legend(loc="lower right", frameon=False, fontsize=TEXT_SIZE)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return ax
+
+
 def _checked(
     models: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
