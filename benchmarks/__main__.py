@@ -13,13 +13,10 @@ from pathlib import Path
 import torch
 
 from benchmarks.decoding import bench_decoding
-from benchmarks.distillation import (
-    bench_population_gpu,
-    bench_shared_trunk,
-    bench_stacked_students,
-)
+from benchmarks.distillation import bench_shared_trunk, bench_stacked_students
 from benchmarks.ensemble import bench_stacked_members
 from benchmarks.metrics import bench_bootstrap_intervals
+from benchmarks.population import bench_population_gpu
 from benchmarks.pruning import bench_fraction_of_variance
 from benchmarks.ridge import bench_leave_one_out
 from benchmarks.stack import bench_published_models, bench_published_population

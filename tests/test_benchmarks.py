@@ -26,7 +26,9 @@ def test_a_score_is_reached_between_two_numbers_of_images_by_the_logarithm(
     assert distillation.reached(points, 0.05) == points[0]
 
 
-def test_bytes_of_maps_are_those_of_the_maps(distillation: ModuleType) -> None:
+def test_bytes_of_maps_are_those_of_the_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1]))
+    population = importlib.import_module("benchmarks.population")
     filters = (5, 4, 3, 7, 6)
     layers = CompactLayers(filters)
     x = layers.centre(torch.zeros(1, 3, 112, 112))
@@ -36,4 +38,4 @@ def test_bytes_of_maps_are_those_of_the_maps(distillation: ModuleType) -> None:
             out = layers.layer(k, x)
             n_bytes += x.nbytes + out.nbytes
             x = out
-    assert distillation.bytes_of_maps([filters, filters]) == 2 * n_bytes
+    assert population.bytes_of_maps([filters, filters]) == 2 * n_bytes

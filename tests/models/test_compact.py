@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from pocketcortex.core import InputError
-from pocketcortex.models import CompactModel, count_parameters
+from pocketcortex.models import CompactModel, SharedCompactModel, count_parameters
 from pocketcortex.models.compact import readout_size, same_conv, same_padding
 
 
@@ -212,3 +212,13 @@ def test_responses_may_be_negative() -> None:
     with torch.no_grad():
         model.readout_bias.fill_(-1e4)
     assert (model(some_images(2)) < 0).all()
+
+
+def test_loading_and_copying_leave_the_global_generator_alone(tmp_path: Path) -> None:
+    model = CompactModel((3, 3, 3, 3, 3), (16, 16))
+    model.save(tmp_path)
+    shared = SharedCompactModel((3, 3, 3, 3, 3), 2, (16, 16))
+    before = torch.random.get_rng_state()
+    CompactModel.load(tmp_path)
+    list(shared.compact_models())
+    assert torch.equal(torch.random.get_rng_state(), before)

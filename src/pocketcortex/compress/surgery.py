@@ -80,7 +80,8 @@ def cut(
     """
     layers = model.layers
     mean = layers.image_mean.flatten().tolist()
-    small = CompactModel([len(k) for k in kept], model.image_size, mean).to(model.readout)
+    with torch.random.fork_rng(devices=[]):  # what it draws is replaced
+        small = CompactModel([len(k) for k in kept], model.image_size, mean).to(model.readout)
     index = [torch.from_numpy(k) for k in kept]
     state: dict[str, Tensor] = {"readout": model.readout[index[-1]]}
     state["readout_bias"] = model.readout_bias

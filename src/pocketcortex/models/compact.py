@@ -298,7 +298,8 @@ class CompactModel(nn.Module):
             described = count_parameters(checked_filters(filters), image_size).total
             if described > (held := sum(t.numel() for t in weights.values())):
                 raise InputError(f"{described:,} parameters described, {held:,} numbers held")
-            model = cls(filters, image_size)
+            with torch.random.fork_rng(devices=[]):  # what it draws is replaced
+                model = cls(filters, image_size)
             model.load_state_dict(weights)
         except (
             OSError, LookupError, TypeError, ValueError, RuntimeError, OverflowError,

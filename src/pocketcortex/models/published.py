@@ -120,7 +120,9 @@ def from_keras_arrays(arrays: Sequence[np.ndarray]) -> CompactModel:
         )
     state["readout"] = weights.reshape(side, side, filters[-1]).permute(2, 0, 1)
     state["readout_bias"] = bias.reshape(())
-    return with_state(CompactModel(filters, (4 * side, 4 * side)), state)
+    with torch.random.fork_rng(devices=[]):  # what it draws is replaced
+        model = CompactModel(filters, (4 * side, 4 * side))
+    return with_state(model, state)
 
 
 def _read_pt(path: Path) -> list[np.ndarray]:

@@ -56,7 +56,9 @@ class SharedCompactModel(nn.Module):
         """Yield each neuron's own compact model: a copy of the layers and its spatial readout."""
         mean = self.layers.image_mean.flatten().tolist()
         for mixing, spatial, bias in zip(self.mixing, self.spatial, self.bias, strict=True):
-            model = CompactModel(self.layers.filters, self.layers.image_size, mean).to(self.bias)
+            with torch.random.fork_rng(devices=[]):  # what it draws is replaced
+                model = CompactModel(self.layers.filters, self.layers.image_size, mean)
+            model.to(self.bias)
             model.layers.load_state_dict(self.layers.state_dict())
             with torch.no_grad():
                 model.readout.copy_(mixing[:, None, None] * spatial)

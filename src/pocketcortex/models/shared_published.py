@@ -146,7 +146,9 @@ def _read(path: Path) -> SharedCompactModel:
     state["spatial"] = spatial[..., 0].permute(2, 0, 1)
     under_map = mixing_bias.double() * spatial.double().sum(dim=(0, 1, 3))
     state["bias"] = (spatial_bias.double() + under_map).to(torch.float32)
-    return with_state(SharedCompactModel(filters, n_neurons, image_size), state)
+    with torch.random.fork_rng(devices=[]):  # what it draws is replaced
+        model = SharedCompactModel(filters, n_neurons, image_size)
+    return with_state(model, state)
 
 
 def _image_size(config: dict[str, Any]) -> tuple[int, int]:

@@ -266,7 +266,8 @@ def _save_shared(network: SharedCompactModel, path: Path) -> None:
 
 def _load_shared(stages: Stages, path: Path, filters: Sequence[int]) -> SharedCompactModel:
     size = stages.bank.stimuli.image_size
-    network = SharedCompactModel(filters, stages.inputs.n_usable, size)
+    with torch.random.fork_rng(devices=[]):  # what it draws is replaced
+        network = SharedCompactModel(filters, stages.inputs.n_usable, size)
     network.load_state_dict(safetensors.torch.load_file(path))
     return network.eval()
 

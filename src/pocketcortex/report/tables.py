@@ -1,6 +1,7 @@
 """Rows of text for the report's tables; a missing number is a dash with its reason."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,7 @@ class ScoreTable:
 
 def metric_label(metric: str) -> str:
     """Return a metric's name as readers know it."""
-    return _METRICS.get(metric, metric.replace("_", " "))
+    return _METRICS.get(metric, re.sub(r"\br2\b", "r²", metric.replace("_", " ")))
 
 
 def score_tables(scores: pd.DataFrame) -> tuple[ScoreTable, ...]:
