@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.bank_scan import bench_bank_scan
 from benchmarks.decoding import bench_decoding
 from benchmarks.distillation import bench_shared_trunk, bench_stacked_students
 from benchmarks.ensemble import bench_stacked_members
@@ -20,6 +21,7 @@ from benchmarks.population import bench_population_gpu
 from benchmarks.pruning import bench_fraction_of_variance
 from benchmarks.ridge import bench_leave_one_out
 from benchmarks.stack import bench_published_models, bench_published_population
+from benchmarks.synthesis import bench_synthesis, bench_synthesis_gpu
 from pocketcortex.core import provenance
 
 ROOT = Path(__file__).resolve().parent
@@ -33,9 +35,12 @@ BENCHMARKS = (
     bench_bootstrap_intervals,
     bench_stacked_members,
     bench_decoding,
+    bench_bank_scan,
     bench_stacked_students,
     bench_shared_trunk,
     bench_population_gpu,
+    bench_synthesis,
+    bench_synthesis_gpu,
 )
 
 _HEAD = """# Benchmarks

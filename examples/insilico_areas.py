@@ -44,7 +44,7 @@ from pocketcortex.pipeline.config import (
 from pocketcortex.pipeline.progress import progress_bar, say
 from pocketcortex.pipeline.run import run
 from pocketcortex.plots import render_figure
-from pocketcortex.stimuli import strongest, synthesize_all
+from pocketcortex.stimuli import strongest, synthesize
 from pocketcortex.training import Distillation, distill_shared, retrain
 
 STAGES = ("layer 0", "1", "2", "3", "4", "readout")
@@ -237,10 +237,10 @@ def compared(
     in_bank = cortex.rates(bank, neurons)
     choice = strongest(predicted(stack, bank), 1)[0]
     with progress_bar("preferred stimuli", len(models)) as advance:
-        found = synthesize_all(
+        found = synthesize(
             models, n_starts=setting.n_starts, n_steps=setting.n_steps, seed=lab.seed,
             advance=advance,
-        )  # fmt: skip
+        ).images[:, 0]  # fmt: skip
     drawn = np.stack([neuron.preferred_stimulus(setting.image_size) for neuron in neurons])
     rows = []
     for k, (neuron, model) in enumerate(zip(neurons, models, strict=True)):

@@ -23,7 +23,8 @@ TINY = (
     "[teacher]\nn_members = 1\nwidth = 8\nbottleneck = 4\nn_blocks = 1\nn_epochs = 1\n"
     "[students]\nfilters = [4, 4, 4, 4, 4]\nn_epochs = 1\nbatch_size = 8\nn_monitor = 6\n"
     "[compact]\nn_pruning_images = 20\nn_images = 16\n"
-    "[stimuli]\nn_steps = 2\nn_starts = 1\n"
+    "[stimuli]\nn_random = 4\nn_natural = 1\nn_synthesized = 1\nn_synthesis_steps = 2\n"
+    "n_adversarial = 1\nn_smoothed = 1\nn_patches = 2\n"
 )
 
 

@@ -41,7 +41,7 @@ def test_reads_every_table(tmp_path: Path) -> None:
             'schedule = "constant"\n[[students.banks]]\npath = "one.zip"\ncrops = 8\n'
             '[[students.banks]]\npath = "two"\nn_images = 9\n'
             "[compact]\nthreshold = 0.5\npatience = 1\n"
-            "[stimuli]\nn_steps = 7\n",
+            "[stimuli]\nn_synthesis_steps = 7\nbudget = 2\n",
         )
     )
     assert config.seed == 4
@@ -60,7 +60,7 @@ def test_reads_every_table(tmp_path: Path) -> None:
     assert (config.students.patience, config.compact.patience) == (3, 1)
     assert config.recordings.n_neurons == {"d": 20}
     assert config.compact.threshold == 0.5
-    assert config.stimuli.n_steps == 7
+    assert (config.stimuli.counts.n_synthesis_steps, config.stimuli.counts.budget) == (7, 2.0)
 
 
 def test_what_is_not_said_has_its_default(tmp_path: Path) -> None:
@@ -161,7 +161,15 @@ def test_an_unset_variable_is_named(
         (SOURCE + "[students]\ndead_leaves = -1\n", "students.dead_leaves: "),
         (SOURCE + "[compact]\nthreshold = 1.1\n", "compact.threshold: "),
         (SOURCE + "[compact]\nn_images = 0\n", "compact.n_images: "),
-        (SOURCE + "[stimuli]\nn_steps = 0\n", "stimuli.n_steps: "),
+        (SOURCE + "[stimuli]\nn_synthesis_steps = 0\n", "stimuli.n_synthesis_steps: "),
+        (
+            SOURCE + "[stimuli]\nn_natural = 1\nn_smoothed = 2\n",
+            "stimuli: Value error, n_smoothed = 2 images are made from n_natural = 1",
+        ),
+        (
+            SOURCE + "[stimuli]\nn_candidates = 108\n",
+            "stimuli: Value error, n_candidates must exceed n_random + 2 n_natural",
+        ),
         (SOURCE + "[backbone]\ninput_size = -1\n", "backbone.input_size: "),
         ("[recordings.insilico]\nn_sessions = 2\n", "recordings.insilico.n_sessions: "),
         ("[recordings.insilico]\nn_stimuli = 19\n", "recordings.insilico.n_stimuli: "),

@@ -22,6 +22,7 @@ from pocketcortex.data import read_recordings
 from pocketcortex.metrics import bootstrap_ci, pearson_r2
 from pocketcortex.models import CompactModel, SharedCompactModel
 from pocketcortex.pipeline import (
+    CausalSession,
     RunConfig,
     compress,
     fit_ensemble,
@@ -59,7 +60,10 @@ def settings(recordings: dict[str, Any], **changed: dict[str, Any]) -> dict[str,
         "compact": {
             "threshold": 0.95, "n_pruning_images": 30, "n_images": 32, "n_epochs": 2, "patience": 1,
         },
-        "stimuli": {"n_steps": 2, "n_starts": 1},
+        "stimuli": {
+            "n_random": 4, "n_natural": 1, "n_synthesized": 1, "n_synthesis_steps": 2,
+            "n_adversarial": 1, "n_smoothed": 1, "n_patches": 2,
+        },
     }  # fmt: skip
     return {
         "seed": 3,
@@ -205,8 +209,15 @@ def test_report_and_models_can_be_read(undisturbed: Undisturbed, undisturbed_fol
     page = (out / "report" / "report.html").read_text()
     assert "sessions c, d" in page
     assert f"{summary['scores']['noise-corrected r2']['compact']['median']:.3g}" in page
-    images = np.load(out / "stimuli" / "synthesized.npy")
-    assert images.shape == np.load(out / "stimuli" / "natural.npy").shape == (6, 3, 16, 16)
+    session = CausalSession.load(out / "stimuli")
+    assert len(session.stimuli) == len(session.roles) == 4 + 6 * (2 + 1 + 3 + 2)
+    assert session.roles.n_targets == 2 * N_NEURONS
+    answers = np.load(out / "stimuli" / "responses.npy")
+    assert answers.shape == (len(session.stimuli), 2 * N_NEURONS)
+    assert {p.stem for p in (out / "report" / "figures").glob("*.png")} >= {
+        "stimuli", "population", "adversarial", "smoothed",
+    }
+    assert not (out / "causal").exists()  # the animal cannot be shown more
     for name in (f"{session}_neuron{k:03d}" for session in "cd" for k in range(N_NEURONS)):
         compact, pruned = (CompactModel.load(out / part / name) for part in ("compact", "pruned"))
         assert compact.filters == pruned.filters
@@ -241,7 +252,7 @@ def test_second_call_does_nothing_again(
 def test_a_late_setting_redoes_only_what_follows(
     copied: Path, tables: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    changed = tables | {"stimuli": {"n_steps": 3, "n_starts": 1}}
+    changed = tables | {"stimuli": tables["stimuli"] | {"n_synthesis_steps": 3}}
     do(changed, copied)
     assert redone(capsys) == ["stimuli", "report"]
 

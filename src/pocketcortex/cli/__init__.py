@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from pocketcortex.cli import compress, data, ensemble, mapping, models, run
+from pocketcortex.cli import compress, data, ensemble, loop, mapping, models, run, stimuli
 from pocketcortex.core import InputError, PocketcortexError
 
 __all__ = ["main"]
@@ -22,8 +22,10 @@ _NOUNS = {
     "compress": compress.app,
     "data": data.app,
     "ensemble": ensemble.app,
+    "loop": loop.app,
     "mapping": mapping.app,
     "models": models.app,
+    "stimuli": stimuli.app,
 }
 
 # Threads that wait for each other must not burn the cores others need: on a shared machine that

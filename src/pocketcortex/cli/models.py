@@ -18,7 +18,7 @@ app = typer.Typer(help="Look at compact models, export them, score published one
 
 _PUBLISHED = (".pt", ".npy", ".h5", ".keras")
 
-_Models = Annotated[
+Models = Annotated[
     Path,
     typer.Argument(
         help="A saved model's folder, a published model's file (.pt, .npy, .h5, .keras), or a "
@@ -50,7 +50,7 @@ def _models() -> None:
 
 
 @app.command()
-def show(path: _Models, as_json: Json = False) -> None:
+def show(path: Models, as_json: Json = False) -> None:
     """Say how large compact models are: parameters, filters, multiply-adds, bytes."""
     result = describe(read_models(path))
     if as_json:
@@ -61,7 +61,7 @@ def show(path: _Models, as_json: Json = False) -> None:
 
 @app.command()
 def export(
-    path: _Models,
+    path: Models,
     format: Annotated[Format, typer.Option(help="What to write.")],
     out: Annotated[Path, typer.Option(help="Folder to write into; made if missing.")],
     card: Annotated[

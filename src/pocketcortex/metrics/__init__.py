@@ -5,16 +5,28 @@ from pocketcortex.metrics.bootstrap import (
     bootstrap_median_ci,
     bootstrap_noise_corrected_r2_ci,
 )
+from pocketcortex.metrics.causal import causal_effects
+from pocketcortex.metrics.matching import match_neurons
+from pocketcortex.metrics.population import population_effects
 from pocketcortex.metrics.r2 import brainscore_r2, noise_corrected_r2, pearson_r2
 from pocketcortex.metrics.reliability import signal_to_noise, split_half_reliability
+from pocketcortex.metrics.roles import StimulusRoles
+from pocketcortex.metrics.similarity import Groups, group_by_similarity, signal_correlation2
 
 __all__ = [
+    "Groups",
+    "StimulusRoles",
     "bootstrap_ci",
     "bootstrap_median_ci",
     "bootstrap_noise_corrected_r2_ci",
     "brainscore_r2",
+    "causal_effects",
+    "group_by_similarity",
+    "match_neurons",
     "noise_corrected_r2",
     "pearson_r2",
+    "population_effects",
+    "signal_correlation2",
     "signal_to_noise",
     "split_half_reliability",
 ]

@@ -23,6 +23,7 @@ from pocketcortex.models.export import (
     numpy_weights,
 )
 from pocketcortex.models.hub import ModelCard, push_to_hub
+from pocketcortex.models.paired import PairedStack
 from pocketcortex.models.published import import_compact_model, published_models
 from pocketcortex.models.shared import SharedCompactModel
 from pocketcortex.models.shared_published import (
@@ -45,6 +46,7 @@ __all__ = [
     "FactorizedReadout",
     "ModelCard",
     "ModelSize",
+    "PairedStack",
     "ParameterCount",
     "SharedCompactModel",
     "count_macs",

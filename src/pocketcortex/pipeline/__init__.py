@@ -1,6 +1,9 @@
 """The whole path, from a configuration to a report, resumable at any moment."""
 
+from pocketcortex.pipeline.causal import CausalCounts, CausalSession, make_causal_session
 from pocketcortex.pipeline.config import RunConfig, demo_config, read_config
+from pocketcortex.pipeline.ingest import ingest
+from pocketcortex.pipeline.loop import propose
 from pocketcortex.pipeline.run import (
     compress,
     compress_shared,
@@ -9,15 +12,26 @@ from pocketcortex.pipeline.run import (
     run,
     score_ensemble,
 )
+from pocketcortex.pipeline.simulated_causal import CausalTest, simulate_causal_test
+from pocketcortex.pipeline.simulated_loop import LoopConfig, simulate_loop
 
 __all__ = [
+    "CausalCounts",
+    "CausalSession",
+    "CausalTest",
+    "LoopConfig",
     "RunConfig",
     "compress",
     "compress_shared",
     "demo_config",
     "fit_ensemble",
+    "ingest",
+    "make_causal_session",
+    "propose",
     "read_config",
     "resolve_device",
     "run",
     "score_ensemble",
+    "simulate_causal_test",
+    "simulate_loop",
 ]

@@ -20,13 +20,13 @@ from pocketcortex.core import InputError, StimulusSet, read_array, write_json
 from pocketcortex.metrics import pearson_r2
 from pocketcortex.models import (
     CompactModel,
-    CompactStack,
     SharedCompactModel,
     import_shared_model,
 )
 from pocketcortex.pipeline.config import CompactConfig, StudentsConfig
 from pocketcortex.pipeline.progress import progress_bar
 from pocketcortex.pipeline.scores import medians, score_table
+from pocketcortex.pipeline.simulated_causal import predictions
 from pocketcortex.pipeline.stages import CHECKPOINT, Stages
 from pocketcortex.plots import plot_score_by_filters, render_figure
 from pocketcortex.training import (
@@ -41,7 +41,7 @@ from pocketcortex.training.optimize import raw_batches
 
 STUDENT = "student"
 _SHARED = "shared.safetensors"
-_BATCH, _PREDICT_BATCH = 16, 256
+_BATCH = 16
 
 Predictions: TypeAlias = Float[np.ndarray, "n_stimuli n_neurons"]
 
@@ -194,12 +194,7 @@ def predict_models(
     stages: Stages, models: Sequence[CompactModel], stimuli: StimulusSet
 ) -> Predictions:
     """Return the responses of models, side by side."""
-    tiles = CompactStack(models).to(stages.device)
-    parts = [
-        tiles.predict(torch.from_numpy(b).to(stages.device)).double().cpu().numpy()
-        for b in raw_batches(stimuli, _PREDICT_BATCH)
-    ]
-    return np.concatenate(parts)
+    return predictions(models, stimuli, stages.device)
 
 
 def load_students(stages: Stages, folder: Path) -> list[CompactModel]:

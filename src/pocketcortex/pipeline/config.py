@@ -10,6 +10,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from pocketcortex.core import InputError
+from pocketcortex.pipeline.causal import CausalCounts
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -169,10 +170,33 @@ class CompactConfig(_Table):
 
 
 class StimuliConfig(_Table):
-    """Preferred stimuli."""
+    """Stimuli that test the models; see `pocketcortex.pipeline.CausalCounts`."""
 
-    n_steps: Count = 100
-    n_starts: Count = 2
+    n_candidates: Count = 2000
+    """Images of the distillation bank, drawn by seed, that natural ones are taken from."""
+    n_random: Annotated[int, Field(ge=2)] = 100
+    n_natural: Count = 4
+    n_synthesized: Count = 4
+    n_synthesis_steps: Count = 200
+    n_adversarial: Annotated[int, Field(ge=0)] = 4
+    budget: Positive = 4.0
+    n_smoothed: Annotated[int, Field(ge=0)] = 2
+    n_patches: Count = 25
+
+    @property
+    def counts(self) -> CausalCounts:
+        """How many stimuli of each role."""
+        return CausalCounts(**self.model_dump(exclude={"n_candidates"}))
+
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> "StimuliConfig":
+        try:
+            _ = self.counts
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        if self.n_candidates <= self.n_random + 2 * self.n_natural:
+            raise ValueError("n_candidates must exceed n_random + 2 n_natural")
+        return self
 
 
 class RunConfig(_Table):
@@ -247,4 +271,7 @@ def demo_config() -> RunConfig:
         teacher=TeacherConfig(n_members=3, width=96, bottleneck=48, n_blocks=1, n_epochs=8),
         students=StudentsConfig(filters=(24, 24, 32, 32, 32), n_epochs=8, dead_leaves=4000),
         compact=CompactConfig(n_images=4000, learning_rate=1e-3),
+        stimuli=StimuliConfig(
+            n_random=200, n_natural=8, n_adversarial=8, n_smoothed=8, n_patches=15
+        ),
     )

@@ -23,7 +23,7 @@ from pocketcortex.pipeline.config import RunConfig
 from pocketcortex.pipeline.inputs import prepare_inputs
 from pocketcortex.pipeline.progress import say
 from pocketcortex.pipeline.stages import COMPACT, Stages
-from pocketcortex.pipeline.teacher import score_sessions
+from pocketcortex.pipeline.teacher import MappedTeacher, score_sessions
 from pocketcortex.pipeline.write_up import write_up
 from pocketcortex.zoo import Backbone, FeatureStore, load_network
 
@@ -112,13 +112,7 @@ def score_ensemble(out: str | Path, *, device: str = "auto") -> dict[str, Any]:
     InputError
         If the folder holds no run, or what the run was made of is gone.
     """
-    path = Path(out) / "config.json"
-    try:
-        config = RunConfig.model_validate_json(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{out} holds no run ({path} cannot be read); make one with `pocketcortex ensemble fit`"
-        ) from error
+    config = _config_of(out)
     with _opened(config, out, device) as (folder, stages, record):
         teacher = _teacher_stage(folder, stages)
         scores = stages.teacher_scores(teacher)
@@ -243,6 +237,50 @@ def compress_shared(
         )
         summary: dict[str, Any] = json.loads((done / "summary.json").read_text())
         return summary | {"seconds": folder.seconds("shared")}
+
+
+@contextmanager
+def opened_teachers(
+    out: str | Path, *, device: str = "auto"
+) -> Iterator[tuple[Stages, list[MappedTeacher], str]]:
+    """Hold a run folder with its teacher mapped to each test session; what is missing is done.
+
+    Parameters
+    ----------
+    out
+        Folder of `fit_ensemble` or `run`.
+    device
+        ``auto``, ``cpu`` or ``cuda``.
+
+    Yields
+    ------
+    The stages over the run's inputs, one teacher for each test session, and a hash of both the
+    members and their maps.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no run, or what the run was made of is gone.
+    """
+    with _opened(_config_of(out), out, device) as (folder, stages, _record):
+        chain = _Chain(folder, stages)
+        members = stages.load_members(chain.teacher)
+        teachers = [
+            MappedTeacher.load(chain.mapping / test.name / "teacher", members)
+            for test in stages.inputs.tests
+        ]
+        yield stages, teachers, f"{folder.digests['teacher']} {folder.digests['mapping']}"
+
+
+def _config_of(out: str | Path) -> RunConfig:
+    """Return the configuration that a run folder was made from."""
+    path = Path(out) / "config.json"
+    try:
+        return RunConfig.model_validate_json(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{out} holds no run ({path} cannot be read); make one with `pocketcortex ensemble fit`"
+        ) from error
 
 
 @contextmanager
@@ -432,11 +470,25 @@ class _Chain:
 
         return self.do("stimuli", work, self.tables("stimuli"), "compact")
 
+    @cached_property
+    def causal(self) -> Path | None:
+        """The causal test, which only a simulated animal can be given."""
+        if self.stages.config.recordings.insilico is None:
+            return None
+        compact, stimuli = self.compact, self.stimuli
+
+        def work(folder: Path) -> None:
+            small = compression.load_models(self.stages, compact)
+            self.stages.causal(folder, stimuli, small)
+
+        return self.do("causal", work, {}, "stimuli compact")
+
     def report(self, record: dict[str, Any]) -> Path:
         scores, stimuli, compact = self.scores, self.stimuli, self.compact
+        causal = self.causal
         return self.do(
             "report",
-            lambda p: write_up(p, self.stages, record, scores, stimuli, compact),
+            lambda p: write_up(p, self.stages, record, scores, stimuli, compact, causal),
             self.tables("recordings", "backbone", "teacher", "students", "compact", "stimuli"),
-            "scores stimuli compact",
+            "scores stimuli compact" + (" causal" if causal is not None else ""),
         )

@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 
 from pocketcortex.core import InputError, Session, StimulusSet, read_array, write_json
+from pocketcortex.data import InSilicoCortex, insilico_neurons
 from pocketcortex.mapping import RidgeLOO
 from pocketcortex.models import (
     CompactModel,
@@ -24,10 +25,12 @@ from pocketcortex.models import (
     published_shared_models,
 )
 from pocketcortex.pipeline.bank import Bank, distillation_bank, label
+from pocketcortex.pipeline.causal import CausalSession, make_causal_session
 from pocketcortex.pipeline.config import RunConfig
 from pocketcortex.pipeline.inputs import RunInputs, TestSession
 from pocketcortex.pipeline.progress import progress_bar
 from pocketcortex.pipeline.scores import differences, medians, score_table
+from pocketcortex.pipeline.simulated_causal import predictions, simulate_causal_test
 from pocketcortex.pipeline.teacher import (
     BACKBONE_RIDGE,
     PUBLISHED,
@@ -39,14 +42,15 @@ from pocketcortex.pipeline.teacher import (
     flat,
     map_teacher,
 )
-from pocketcortex.stimuli import strongest, synthesize_all
 from pocketcortex.training import EnsembleTraining, SessionFeatures, fit_members
 from pocketcortex.zoo import Backbone, FeatureStore
 
 COMPACT = "compact"
 CHECKPOINT = "checkpoint.safetensors"
-_N_CANDIDATES = 2000
-"""Images of the bank among which the strongest natural one is sought."""
+_N_SIMILARITY = 1000
+"""Images by which models are grouped in the gallery."""
+_N_MATCHING = 200
+"""Held-out images by which neurons of a simulated causal test are matched to models."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,13 @@ class Stages:
                     f"students.start has {list(found)} filters, students.filters says "
                     f"{list(students.filters)}; give both the same"
                 )
+        wanted = self.config.stimuli
+        if (found_images := len(self.bank.stimuli)) <= wanted.n_random + 2 * wanted.n_natural:
+            raise InputError(
+                f"there are {found_images} images to distil with, too few to take "
+                f"stimuli.n_random = {wanted.n_random} and stimuli.n_natural = "
+                f"{wanted.n_natural} for each model from; add a bank or lower them"
+            )
         release = self.config.recordings.published_models
         for test in self.inputs.tests if release is not None else ():
             _published_paths(release or "", test.fit, test.usable)
@@ -227,20 +238,39 @@ class Stages:
         )
 
     def stimuli(self, folder: Path, models: Sequence[CompactModel]) -> None:
-        """Find each compact model's preferred image, synthesized and among the bank's."""
-        settings = self.config.stimuli
-        on_device = [model.to(self.device) for model in models]
-        with progress_bar("preferred stimuli", len(on_device)) as advance:
-            images = synthesize_all(
-                on_device, n_starts=settings.n_starts, n_steps=settings.n_steps,
-                seed=self.seed, advance=advance,
-            )  # fmt: skip
-        np.save(folder / "synthesized.npy", images)
+        """Make the stimuli of a causal test of the models, with the models' responses."""
         order = np.random.default_rng([self.seed, 2]).permutation(len(self.bank.stimuli))
-        candidates = self.bank.stimuli.take(np.sort(order[:_N_CANDIDATES])).images()
-        pixels = torch.from_numpy(candidates).to(self.device)
-        responses = CompactStack(on_device).predict(pixels).cpu().numpy()
-        np.save(folder / "natural.npy", candidates[strongest(responses, 1)[0]])
+        candidates = self.bank.stimuli.take(np.sort(order[: self.config.stimuli.n_candidates]))
+        counts = self.config.stimuli.counts
+        with progress_bar("stimuli", counts.n_stimuli(len(models))) as advance:
+            session = make_causal_session(
+                models, candidates, counts=counts, seed=self.seed, device=self.device,
+                advance=advance,
+            )  # fmt: skip
+        session.save(folder)
+        np.save(folder / "responses.npy", predictions(models, session.stimuli, self.device))
+        sample = candidates.take(slice(0, _N_SIMILARITY))
+        np.save(folder / "responses_to_bank.npy", predictions(models, sample, self.device))
+
+    def causal(self, folder: Path, stimuli: Path, models: Sequence[CompactModel]) -> None:
+        """Show the stimuli to the true neurons of the simulated animal, matched to the models."""
+        simulated = self.config.recordings.insilico
+        assert simulated is not None  # noqa: S101 - asked for no other recordings
+        cortex = InSilicoCortex(self.seed, simulated.image_size, simulated.area)
+        neurons = []
+        for test in self.inputs.tests:
+            number = int(test.fit.id.rsplit("-", 1)[1])
+            own = insilico_neurons(
+                self.seed, number, n_neurons=simulated.n_neurons,
+                image_size=simulated.image_size, area=simulated.area,
+            )  # fmt: skip
+            neurons += [own[k] for k in test.usable]
+        matching = self.inputs.tests[0].held_out.require_stimuli().take(slice(0, _N_MATCHING))
+        found = simulate_causal_test(
+            cortex, neurons, models, CausalSession.load(stimuli), matching=matching,
+            n_repeats=simulated.n_repeats, seed=self.seed, device=self.device,
+        )  # fmt: skip
+        found.save(folder)
 
     def teacher_scores(self, teacher: Path) -> TeacherScores:
         """Return what scores a finished teacher beside its peers."""

@@ -1,6 +1,7 @@
 """The report of a finished run: read the stages' folders, hand finished numbers over."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,12 @@ import numpy as np
 import pandas as pd
 import torch
 
-from pocketcortex.core import read_array
 from pocketcortex.models import CompactModel
 from pocketcortex.pipeline import compression
+from pocketcortex.pipeline.causal import CausalSession
 from pocketcortex.pipeline.config import StudentsConfig
 from pocketcortex.pipeline.scores import NOISE_CORRECTED, R2
+from pocketcortex.pipeline.shown_stimuli import TestedStimuli
 from pocketcortex.pipeline.stages import COMPACT, Stages
 from pocketcortex.pipeline.teacher import BACKBONE_RIDGE, PUBLISHED, TEACHER
 from pocketcortex.plots import CompactWeights
@@ -20,7 +22,13 @@ from pocketcortex.report import ReportContent, write_report
 
 
 def write_up(
-    folder: Path, stages: Stages, record: dict[str, Any], scores: Path, stimuli: Path, compact: Path
+    folder: Path,
+    stages: Stages,
+    record: dict[str, Any],
+    scores: Path,
+    stimuli: Path,
+    compact: Path,
+    causal: Path | None = None,
 ) -> None:
     """Write ``report.html`` with its figures and tables into `folder`."""
     summary = json.loads((scores / "summary.json").read_text())
@@ -34,6 +42,8 @@ def write_up(
     score = table.query(
         "session == @session and neuron == @best and model == @COMPACT and metric == @metric"
     )["value"]
+    labels = [f"neuron {k}" if len(summary["sessions"]) == 1 else f"{s}, {k}" for s, k in neurons]
+    tested = TestedStimuli(CausalSession.load(stimuli), stimuli, models, labels, stages.device)
     held_out = sum(s["n_images_held_out"] for s in summary["sessions"].values())
     n = f"{summary['n_neurons']} neurons, {held_out} held-out images"
     counts = summary["n_parameters"]
@@ -72,13 +82,7 @@ def write_up(
             parameters=counts,
             sizes=pd.read_parquet(scores / "sizes.parquet"),
             filters=np.array([m.filters_per_layer for m in models]),
-            galleries={
-                "natural": read_array(stimuli / "natural.npy"),
-                "synthesized": read_array(stimuli / "synthesized.npy"),
-            },
-            neuron_labels=[
-                f"neuron {k}" if len(summary["sessions"]) == 1 else f"{s}, {k}" for s, k in neurons
-            ],
+            neuron_labels=labels,
             weights=compact_weights(
                 models[index], f"{session}, neuron {best}", float(score.iloc[0])
             ),
@@ -88,11 +92,8 @@ def write_up(
                 name: {m: tuple(entry["ci"]) for m, entry in by_model.items() if entry["n_neurons"]}
                 for name, by_model in summary["scores"].items()
             },
-            gallery_notes={
-                "natural": "The strongest of 2,000 images of the distillation bank, drawn by seed.",
-                "synthesized": f"{stages.config.stimuli.n_steps} steps of gradient ascent from "
-                f"{stages.config.stimuli.n_starts} noise images; the best image met.",
-            },
+            **tested.content(stages.config.stimuli, _strongest_first(table, metric, neurons)),
+            causal=None if causal is None else _causal(causal),
         ),
         folder / "report.html",
     )
@@ -124,6 +125,21 @@ def _best_neuron(table: pd.DataFrame, metric: str) -> tuple[str, int]:
     values = rows["value"].fillna(-np.inf).to_numpy()
     best = rows.iloc[int(np.argmax(values))]
     return str(best["session"]), int(best["neuron"])
+
+
+def _strongest_first(
+    table: pd.DataFrame, metric: str, neurons: Sequence[tuple[str, int]]
+) -> list[int]:
+    """Return the places of the neurons in order of their compact models' scores."""
+    rows = table[(table["model"] == COMPACT) & (table["metric"] == metric)]
+    score = rows.set_index(["session", "neuron"])["value"]
+    return [int(k) for k in np.argsort([-float(np.nan_to_num(score[n], nan=-9)) for n in neurons])]
+
+
+def _causal(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the effects of a causal test on every neuron, and over neurons."""
+    tables = [pd.read_parquet(folder / f"{name}.parquet") for name in ("effects", "population")]
+    return tables[0], tables[1]
 
 
 def _named(sessions: list[str]) -> str:

@@ -55,6 +55,15 @@ class ReportContent:
         figures; whatever is absent is not drawn.
     gallery_notes
         Name of a kind of stimulus to how it was found, for its caption.
+    groups
+        Order and group of the neurons of the galleries, by how alike they answer.
+    adversarial, smoothed
+        What `plots.figure_adversarial` and `plots.figure_saliency` draw, by argument; None to
+        leave it out.
+    causal
+        Effects on every neuron and over neurons, as `plots.figure_causal` draws them.
+    stimuli_notes
+        How the images of ``adversarial``, ``smoothed`` and ``causal`` came about, for captions.
 
     Raises
     ------
@@ -77,6 +86,11 @@ class ReportContent:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     median_ci: Mapping[str, Mapping[str, tuple[float, float]]] = field(default_factory=dict)
     gallery_notes: Mapping[str, str] = field(default_factory=dict)
+    groups: tuple[Int[np.ndarray, " _"], Int[np.ndarray, " _"]] | None = None
+    adversarial: Mapping[str, Any] | None = None
+    smoothed: Mapping[str, Any] | None = None
+    causal: tuple[pd.DataFrame, pd.DataFrame] | None = None
+    stimuli_notes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for label, value, note in self.headline:

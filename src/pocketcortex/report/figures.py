@@ -40,6 +40,7 @@ def report_figures(content: ReportContent) -> tuple[ReportFigure, ...]:
         *_accuracy(content),
         *_size(content),
         *_stimuli(content),
+        *_tests(content),
         *_weights(content),
     )
 
@@ -155,6 +156,45 @@ def _stimuli(content: ReportContent) -> Iterator[ReportFigure]:
                 f"them. {notes.get(name, '')}",
                 plots.render_figure(plots.figure_gallery(images, labels)),
             )  # fmt: skip
+
+
+def _tests(content: ReportContent) -> Iterator[ReportFigure]:
+    notes = content.stimuli_notes
+    if content.groups is not None and content.galleries:
+        order, labels = content.groups
+        name, images = next(iter(content.galleries.items()))
+        yield ReportFigure(
+            "population", "stimuli", f"The population by what it prefers: {name}",
+            f"The {name} image of each of {len(images)} neurons, grouped without labels made by "
+            "hand: average-linkage clustering of one minus the squared correlation between the "
+            "compact models' responses; the number of groups has the largest mean silhouette. "
+            f"{notes.get('groups', '')}",
+            plots.render_figure(plots.figure_population_gallery(images, order, labels)),
+        )  # fmt: skip
+    if content.adversarial is not None:
+        yield ReportFigure(
+            "adversarial", "stimuli", "Adversarial images",
+            "Random natural images changed a little, to lower (left) and to raise (right) a "
+            f"compact model's response. {notes.get('adversarial', '')}",
+            plots.render_figure(plots.figure_adversarial(**content.adversarial)),
+        )  # fmt: skip
+    if content.smoothed is not None:
+        yield ReportFigure(
+            "smoothed", "stimuli", "What drives a neuron within its preferred image",
+            "For each neuron its strongest natural image, how smoothing a patch there changes the "
+            "response of its compact model, the image with the patches smoothed that lower it "
+            f"most, and with random ones. {notes.get('smoothed', '')}",
+            plots.render_figure(plots.figure_saliency(**content.smoothed)),
+        )  # fmt: skip
+    if content.causal is not None:
+        effects, population = content.causal
+        yield ReportFigure(
+            "causal", "stimuli", "Causal test: the neurons' own responses to these stimuli",
+            "Change of each neuron's mean response, against random natural images and against the "
+            "images that stimuli were made from; bars: mean over neurons and its standard error. "
+            f"{notes.get('causal', '')}",
+            plots.render_figure(plots.figure_causal(effects, population)),
+        )  # fmt: skip
 
 
 def _weights(content: ReportContent) -> Iterator[ReportFigure]:
