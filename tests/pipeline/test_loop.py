@@ -133,8 +133,7 @@ def test_pngs_hold_the_bank_s_pixels_and_nothing_shown_before(
         source = of_bank[names.index(str(row.source))]
         expected = gaudy(source[None])[0] if row.gaudy else source
         np.testing.assert_array_equal(shown, expected)
-        if row.arm != "gaudy":
-            assert names.index(str(row.source)) < 60  # ten of the bank are in the sessions
+        assert names.index(str(row.source)) < 60  # ten of the bank are in the sessions
 
 
 def test_disagreement_is_that_of_the_teacher_s_members(
@@ -289,11 +288,13 @@ def test_before_retraining_by_arm(folder: Path, teacher: Path, tmp_path: Path) -
     for arm in ("random", "disagreement"):
         here = arms == arm
         values = noise_corrected_r2(responses[here], predicted[here].astype(np.float64))
-        low, high = bootstrap_median_ci(values, rng=np.random.default_rng(3))
-        assert before["arms"][arm]["median"] == pytest.approx(np.median(values), abs=2e-2)
+        known = values[np.isfinite(values)]
+        low, high = bootstrap_median_ci(known, rng=np.random.default_rng(3))
+        assert before["arms"][arm]["n_neurons"] == len(known) > 0
+        assert before["arms"][arm]["median"] == pytest.approx(np.median(known), abs=2e-2)
         assert before["arms"][arm]["ci"] == pytest.approx([low, high], abs=2e-2)
         assert before["arms"][arm]["n_images"] == 12
-    assert before["arms"]["all"]["median"] > 0.3  # they do like bright images
+    assert before["arms"]["all"]["median"] > 0.2  # they do like bright images
     assert before["arms"]["gaudy"] == {
         "n_images": 2, "n_neurons": 0, "median": None, "ci": [None, None],
     }  # fmt: skip
@@ -331,7 +332,7 @@ def nan_at(responses: np.ndarray, *place: Any) -> np.ndarray:
         (lambda r: r[:, 0], "of shape"),
         (lambda r: nan_at(r, 3), "1 images have no response of any neuron, such as 0004.png"),
         (lambda r: np.ones_like(r), "no neuron of session d can be used"),
-        (lambda r: nan_at(r, 3, slice(None), slice(0, 3)) * np.inf, "session d"),
+        (lambda r: np.where(r > 20, np.inf, r), "responses are infinite"),
     ],
 )
 def test_responses_that_do_not_fit_are_refused(
@@ -372,7 +373,9 @@ def test_images_that_changed_are_refused(folder: Path, tmp_path: Path) -> None:
     other = Image.open(folder / "0002.png").convert("RGB")
     other.putpixel((0, 0), (1, 2, 3))
     other.save(folder / "0002.png")
-    with pytest.raises(InputError, match="1 images .* not as they were proposed, such as 0002.png"):
+    with pytest.raises(
+        InputError, match=r"1 images .* not as they were proposed, such as 0002\.png"
+    ):
         ingest(folder, tmp_path / "r.npy", tmp_path / "new", session="d")
     (folder / "0002.png").unlink()
     with pytest.raises(InputError, match="lacks 1 of its 28"):
@@ -414,6 +417,7 @@ def test_same_neurons_must_be_as_many(folder: Path, teacher: Path, tmp_path: Pat
                 folder, tmp_path / "r.npy", tmp_path / "new", session="d", run=teacher,
                 same_as=same_as, device="cpu",
             )  # fmt: skip
+    assert not (tmp_path / "new").exists()
 
 
 # The simulation.

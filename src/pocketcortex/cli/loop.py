@@ -116,13 +116,18 @@ def simulate(
     animals: Annotated[int, typer.Option(min=2, help="Simulated animals.")] = 16,
     sessions: Annotated[int, typer.Option(min=1, help="Sessions of chosen images.")] = 4,
     images: Annotated[int, typer.Option(min=1, help="Images a session.")] = 100,
+    plain_bank: Annotated[
+        bool, typer.Option("--plain-bank", help="Choose among dead leaves that are all vivid.")
+    ] = False,
     seed: _Seed = None,
     as_json: Json = False,
 ) -> None:
     """Run the loop on simulated animals: what choosing gains on random images."""
     from pocketcortex.pipeline import LoopConfig, simulate_loop
 
-    config = LoopConfig(n_animals=animals, n_sessions=sessions, n_images=images)
+    config = LoopConfig(
+        n_animals=animals, n_sessions=sessions, n_images=images, plain_bank=plain_bank
+    )
     result = simulate_loop(config, out=out, seed=seed)
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))

@@ -167,9 +167,10 @@ def shared_models(
                 )  # fmt: skip
     table = pd.concat(tables, ignore_index=True)
     table.to_parquet(folder / "scores.parquet", index=False)
-    summary = {"agreement": agreement, "scores": medians(table, stages.seed)}
+    scores = medians(table, stages.seed)
+    summary = {"agreement": agreement, "scores": scores}
     write_json(folder / "summary.json", summary)
-    for metric, models in summary["scores"].items():
+    for metric, models in scores.items():
         kinds: dict[str, dict[int, tuple[float, float, float]]] = {}
         for name, score in models.items():
             kind, size = name.split()

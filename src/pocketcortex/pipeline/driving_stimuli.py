@@ -5,14 +5,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import UInt8
 
 from pocketcortex.core import StimulusSet
-from pocketcortex.metrics import group_by_similarity, signal_correlation2
-from pocketcortex.models import CompactStack
 from pocketcortex.pipeline.progress import progress_bar
-from pocketcortex.pipeline.stimuli import StimuliJob, drawn_at_random, image_rows, searched
+from pocketcortex.pipeline.simulated_causal import predictions
+from pocketcortex.pipeline.stimuli import (
+    StimuliJob,
+    drawn_at_random,
+    grouped,
+    image_rows,
+    searched,
+)
 from pocketcortex.plots import (
     figure_gallery,
     figure_gallery_pairs,
@@ -166,11 +170,8 @@ def _write_gallery(
     job: StimuliJob, bank: StimulusSet, images: UInt8[np.ndarray, "n_models 3 h w"], path: Path
 ) -> None:
     """Draw the population's images, grouped by how alike the models answer to the bank."""
-    if len(images) < 2:
-        return
-    sample = bank.read(drawn_at_random(bank, min(_N_SIMILARITY, len(bank)), job.seed))
-    stack = CompactStack(job.listed).to(job.device)
-    responses = stack.predict(torch.from_numpy(sample).to(job.device)).double().cpu().numpy()
-    groups = group_by_similarity(signal_correlation2(responses))
-    drawn = figure_population_gallery(images, groups.order, groups.labels)
-    path.write_bytes(render_figure(drawn).png)
+    sample = bank.take(drawn_at_random(bank, min(_N_SIMILARITY, len(bank)), job.seed))
+    groups = grouped(predictions(job.listed, sample, job.device))
+    if groups is not None:
+        drawn = figure_population_gallery(images, *groups)
+        path.write_bytes(render_figure(drawn).png)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from pocketcortex.core import InputError, Session, read_array, read_arrays
 from pocketcortex.data import read_npz, read_recordings
 from pocketcortex.metrics import bootstrap_median_ci, noise_corrected_r2, pearson_r2
+from pocketcortex.models import EnsembleMember
 from pocketcortex.pipeline.progress import say
 from pocketcortex.pipeline.proposals import Proposal, read_proposal
 from pocketcortex.pipeline.run import opened_teachers
@@ -88,7 +89,6 @@ def ingest(
     new = Session(session, counts, shown.stimuli, animal=animal, role=role, bin_ms=bin_ms)
     unusable = _unusable(new, shown)
     target = Path(recordings) / f"{session}.npz"
-    _keep(new, shown, target)
     result: dict[str, Any] = {
         "session": session,
         "file": str(target),
@@ -104,6 +104,7 @@ def ingest(
             result["before_retraining"] = _predicted(
                 stages, teachers, new, sorted(unusable), shown, same_as, seed
             )
+    _keep(new, shown, target)
     return result
 
 
@@ -224,7 +225,8 @@ def _predicted(
         if new.n_stimuli < _MIN_IMAGES:
             raise InputError(f"a map needs {_MIN_IMAGES} images; session {new.id} has fewer")
         session = SessionFeatures(new.id, features, new.mean_responses[:, neurons])
-        _, predicted = map_teacher(stages.load_members(teacher), session, prior)
+        members = [m for m in teachers[0].ensemble.members if isinstance(m, EnsembleMember)]
+        _, predicted = map_teacher(members, session, prior)
     else:
         names = [test.fit.id for test in stages.inputs.tests]
         if same_as not in names:

@@ -18,6 +18,7 @@ from pocketcortex.pipeline.stimuli import (
 )
 from pocketcortex.plots import figure_adversarial, figure_saliency, render_figure
 from pocketcortex.stimuli import (
+    AdversarialImages,
     PerturbationNorm,
     adversarial,
     random_perturbation,
@@ -72,7 +73,8 @@ def perturb(
     def work(folder: Path) -> dict[str, Any]:
         chosen = drawn_at_random(bank, n_images, job.seed)
         base = np.repeat(bank.read(chosen)[None], len(job.models), axis=0)
-        table, results = [], []
+        table: list[dict[str, Any]] = []
+        results: list[AdversarialImages] = []
         directions: tuple[tuple[Literal["raise", "lower"], str], ...] = (
             ("raise", "adversarial+"), ("lower", "adversarial-"),
         )  # fmt: skip
@@ -160,12 +162,12 @@ def find_salient(job: StimuliJob, bank: StimulusSet, *, n_images: int = 1) -> di
         patches = salient_patches(saliency)
         rows = []
         for k, i, rank in np.ndindex(*patches.shape[:3]):
-            cell = tuple(patches[k, i, rank])
-            top, left = saliency.positions[cell]
+            top, left = patches[k, i, rank]
+            cell = (saliency.positions == (top, left)).all(axis=-1)
             rows.append({
                 "model": list(job.models)[k], "image": names[k, i], "rank": rank + 1,
                 "top_px": top, "left_px": left, "side_px": saliency.patch,
-                "change": saliency.maps[k, i][cell],
+                "change": saliency.maps[k, i][cell][0],
                 "response": saliency.responses[k, i],
             })  # fmt: skip
         table = pd.DataFrame(rows)

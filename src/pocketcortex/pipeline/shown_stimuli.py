@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import UInt8
 
 from pocketcortex.core import read_array
-from pocketcortex.metrics import group_by_similarity, signal_correlation2
 from pocketcortex.models import CompactModel
 from pocketcortex.pipeline.causal import CausalSession
 from pocketcortex.pipeline.config import StimuliConfig
+from pocketcortex.pipeline.stimuli import grouped
 from pocketcortex.stimuli import salient_patches, smoothing_saliency
 
 _N_ROWS = 6
@@ -60,10 +60,7 @@ class TestedStimuli:
                 f"{settings.n_synthesized} noise images; the best image met.",
             },
         }
-        if len(self.models) > 2:
-            answers = read_array(self.folder / "responses_to_bank.npy")
-            groups = group_by_similarity(signal_correlation2(answers))
-            found["groups"] = (groups.order, groups.labels)
+        found["groups"] = grouped(read_array(self.folder / "responses_to_bank.npy"))
         rows = f"The {len(shown)} neurons whose compact models score best."
         notes = {"causal": "Spikes of the simulated neurons, recorded afresh and matched to the "
                  "models by their responses to held-out images."}  # fmt: skip

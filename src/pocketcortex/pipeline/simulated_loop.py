@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 
 from pocketcortex.core import InputError, RunFolder, StimulusSet, provenance, read_array
-from pocketcortex.data import InSilicoCortex, Neuron, dead_leaves_bank
+from pocketcortex.data import InSilicoCortex, Neuron, dead_leaves, dead_leaves_bank
 from pocketcortex.mapping import RidgeFit, fit_ridge_loo, predict_ridge, ridge_coefficients
 from pocketcortex.metrics import pearson_r2
 from pocketcortex.pipeline.progress import progress_bar
@@ -67,6 +67,9 @@ class LoopConfig:
         Images, of the same kind and drawn at random, that no session shows.
     image_size
         Height and width in pixels.
+    plain_bank
+        Dead leaves as they are, in place of crops of varying contrast: few are dull, so that there
+        is less to gain.
 
     Raises
     ------
@@ -84,11 +87,12 @@ class LoopConfig:
     n_bank: int = 4400
     n_test: int = 600
     image_size: int = 32
+    plain_bank: bool = False
 
     def __post_init__(self) -> None:
         least = {"n_animals": 2, "n_members": 2, "n_first": 10, "n_test": 10, "image_size": 32}
         for name, value in asdict(self).items():
-            if value < least.get(name, 1):
+            if name != "plain_bank" and value < least.get(name, 1):
                 raise InputError(f"{name} must be {least.get(name, 1)} or more; got {value}")
         needed = self.n_first + self.n_sessions * self.n_images
         if self.n_bank < 2 * needed:
@@ -195,11 +199,17 @@ def varied_bank(n: int, size: int, *, seed: int) -> StimulusSet:
     return StimulusSet.from_array(dulled[order])
 
 
+def _plain_bank(n: int, size: int, seed: int) -> StimulusSet:
+    return StimulusSet.from_array(dead_leaves(n, size=size, seed=seed))
+
+
 class _World:
     """The bank and the test images, with their features, standardized over the bank."""
 
     def __init__(self, config: LoopConfig, seed: int) -> None:
-        images = varied_bank(config.n_bank + config.n_test, config.image_size, seed=seed)
+        n, size = config.n_bank + config.n_test, config.image_size
+        plain = config.plain_bank
+        images = _plain_bank(n, size, seed) if plain else varied_bank(n, size, seed=seed)
         self.test = images.take(slice(0, config.n_test))
         self.bank = images.take(slice(config.n_test, None))
         self.backbone = Backbone(filter_bank(), "maps")

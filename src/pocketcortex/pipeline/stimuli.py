@@ -19,6 +19,7 @@ from pocketcortex.core import (
     provenance,
     write_json,
 )
+from pocketcortex.metrics import group_by_similarity, signal_correlation2
 from pocketcortex.models import CompactModel
 from pocketcortex.pipeline.progress import progress_bar
 from pocketcortex.plots import figure_contact_sheet, render_figure
@@ -163,6 +164,22 @@ def image_rows(
                 "source": None if sources is None else sources[k, i],
                 "response": float(responses[k, i]),
             }  # fmt: skip
+
+
+def grouped(
+    responses: Float[np.ndarray, "n_stimuli n_models"],
+) -> tuple[Int[np.ndarray, " n_varying"], Int[np.ndarray, " n_models"]] | None:
+    """Return order and group of models that answer alike; None where fewer than two vary.
+
+    A model with equal answers to all images is left out of the order, in a group of its own.
+    """
+    varying = np.flatnonzero(np.ptp(responses, axis=0) > 0)
+    if len(varying) < 2:
+        return None
+    groups = group_by_similarity(signal_correlation2(responses[:, varying]))
+    labels = np.full(responses.shape[1], groups.n_groups)
+    labels[varying] = groups.labels
+    return varying[groups.order], labels
 
 
 def write_image(path: Path, image: UInt8[np.ndarray, "3 h w"]) -> None:

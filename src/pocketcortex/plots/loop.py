@@ -13,11 +13,7 @@ from pocketcortex.plots.style import INK, SMALL_SIZE, axes_or_new, label_axes, m
 _REFERENCE, _LOOP = "#6A6A6A", "#D55E00"
 _LEAST_GAP = 0.055  # between names at the right, of the axes' height
 
-Curve = tuple[
-    Float[np.ndarray, " n_sessions"],
-    Float[np.ndarray, " n_sessions"],
-    Float[np.ndarray, " n_sessions"],
-]
+Curve = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
 """Value after each session, lower and upper end of its interval."""
 
 
