@@ -44,7 +44,7 @@ from pocketcortex.pipeline.config import (
 from pocketcortex.pipeline.progress import progress_bar, say
 from pocketcortex.pipeline.run import run
 from pocketcortex.plots import render_figure
-from pocketcortex.stimuli import strongest, synthesize
+from pocketcortex.stimuli import synthesize
 from pocketcortex.training import Distillation, distill_shared, retrain
 
 STAGES = ("layer 0", "1", "2", "3", "4", "readout")
@@ -235,7 +235,7 @@ def compared(
     stack = CompactStack(models)
     r2 = pearson_r2(cortex.rates(fresh, neurons), predicted(stack, fresh))
     in_bank = cortex.rates(bank, neurons)
-    choice = strongest(predicted(stack, bank), 1)[0]
+    choice = predicted(stack, bank).argmax(axis=0)
     with progress_bar("preferred stimuli", len(models)) as advance:
         found = synthesize(
             models, n_starts=setting.n_starts, n_steps=setting.n_steps, seed=lab.seed,

@@ -23,8 +23,10 @@ from pocketcortex.pipeline import (
 )
 from pocketcortex.pipeline import simulated_loop as simulated
 from pocketcortex.pipeline.loop import predict_members
+from pocketcortex.pipeline.loop_gain import animal_ci, gains
 from pocketcortex.pipeline.proposals import read_proposal
 from pocketcortex.pipeline.run import opened_teachers
+from pocketcortex.pipeline.simulated_lab import RidgeMembers, plain_bank, varied_bank
 from pocketcortex.stimuli import ChoiceConfig, disagreement, gaudy
 
 SIZE, N_NEURONS = 16, 3
@@ -477,14 +479,13 @@ def test_interval_of_a_gain_is_paired_and_over_animals() -> None:
     r2 = np.repeat(rng.uniform(size=(6, 1, 1, 20)), 5, axis=1)
     r2 = np.repeat(r2, 2, axis=2)
     r2[:, 1] += 0.05
-    config = LoopConfig(n_animals=6, n_neurons=20, n_sessions=1)
-    entry = simulated.summarize(r2, config, 0)["strategies"]["loop"]
+    entry = gains(r2, simulated.STRATEGIES, reference="random", seed=0)["strategies"]["loop"]
     assert entry["gain"] == pytest.approx([0.05, 0.05])
     assert entry["gain_ci_low"] == pytest.approx([0.05, 0.05])
     assert entry["ci_high"][0] - entry["ci_low"][0] > 0.05
-    assert entry["apart_from_random"] == [False, False]
+    assert entry["apart"] == [False, False]
     r2[2, 3, 1, 4] = np.nan  # one score of one neuron missing: out everywhere
-    summary = simulated.summarize(r2, config, 0)
+    summary = gains(r2, simulated.STRATEGIES, reference="random", seed=0)
     assert (summary["n_neurons"], summary["n_left_out"]) == (119, 1)
     expected = np.delete(r2[:, 0, 0].ravel(), 2 * 20 + 4).mean()
     assert summary["strategies"]["random"]["r2"][0] == pytest.approx(expected)
@@ -497,7 +498,7 @@ def test_interval_is_wider_where_animals_differ() -> None:
     known = np.ones((8, 30), dtype=bool)
     widths = []
     for values in (alike, apart):
-        _, low, high = simulated.animal_ci(values, known, np.random.default_rng(1))
+        _, low, high = animal_ci(values, known, np.random.default_rng(1))
         widths.append(float(high[0] - low[0]))
     assert widths[1] > 4 * widths[0]
 
@@ -506,7 +507,7 @@ def test_members_answer_in_standard_deviations_and_differ() -> None:
     rng = np.random.default_rng(0)
     features = rng.normal(size=(90, 5)).astype(np.float32)
     responses = 7 + 4 * (features[:, :2] + 0.1 * rng.normal(size=(90, 2)))
-    learner = simulated.RidgeMembers(features, responses.astype(np.float64), 4, rng)
+    learner = RidgeMembers(features, responses.astype(np.float64), 4, rng)
     predicted = learner.predict(features)
     assert predicted.shape == (4, 90, 2)
     assert predicted.mean(axis=(0, 1)) == pytest.approx([0, 0], abs=0.1)
@@ -516,11 +517,15 @@ def test_members_answer_in_standard_deviations_and_differ() -> None:
 
 
 def test_bank_varies_and_is_a_function_of_its_seed() -> None:
-    one, again, other = (simulated.varied_bank(40, 32, seed=s).images() for s in (1, 1, 2))
+    one, again, other = (varied_bank(40, 32, seed=s).images() for s in (1, 1, 2))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
-    contrast = one.std(axis=(1, 2, 3))
-    assert contrast.max() > 4 * contrast.min()
+    ranges = [
+        np.percentile(b.std(axis=(1, 2, 3)), (10, 90))
+        for b in (one, plain_bank(40, 32, seed=1).images())
+    ]
+    (dull, vivid), (least, most) = ranges
+    assert vivid / dull > 2 * most / least
 
 
 def test_every_strategy_chooses_as_many_images() -> None:

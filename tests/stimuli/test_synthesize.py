@@ -10,7 +10,7 @@ import torch
 
 from pocketcortex.core import InputError
 from pocketcortex.models import CompactModel
-from pocketcortex.stimuli import NaturalConstraint, Synthesized, strongest, synthesize
+from pocketcortex.stimuli import NaturalConstraint, Synthesized, synthesize
 
 SIZE = 16
 RED = (1.0, -0.5, -0.5)
@@ -348,15 +348,3 @@ def test_starts_that_do_not_fit_are_refused() -> None:
     starts = np.zeros((2, 1, 3, SIZE, SIZE), np.uint8)
     with pytest.raises(InputError, match=r"starts must be \(1 models, n, 3, 16, 16\), got \(2, 1"):
         synthesize([red_centre()], n_starts=1, n_steps=1, seed=0, starts=starts)
-
-
-def test_strongest_come_first() -> None:
-    responses = np.array([[1.0, -3.0], [5.0, -1.0], [3.0, -2.0], [5.0, np.nan]])
-    np.testing.assert_array_equal(strongest(responses, 1), [[1, 1]])
-    np.testing.assert_array_equal(strongest(responses, 4), [[1, 1], [3, 2], [2, 0], [0, 3]])
-
-
-@pytest.mark.parametrize("k", [0, -1, 4])
-def test_strongest_of_none_or_too_many_are_refused(k: int) -> None:
-    with pytest.raises(InputError, match=rf"k must be within 1 and the 3 images, got {k}"):
-        strongest(np.zeros((3, 2)), k)

@@ -1,6 +1,6 @@
 """The closed loop, its second half: a recorded session checked, kept and scored."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -186,14 +186,15 @@ def _keep(new: Session, shown: Proposal, target: Path) -> None:
     table.to_csv(target.with_suffix(".images.csv"), index=False)
 
 
-def _refuse_misfit(new: Session, others: Any) -> None:
+def _refuse_misfit(new: Session, others: Iterable[Session]) -> None:
+    size = new.require_stimuli().image_size
     for other in others:
         if other.id == new.id:
             raise InputError(f"the recordings have a session {new.id} already; choose another name")
-        if other.stimuli is not None and other.stimuli.image_size != new.stimuli.image_size:
+        if other.stimuli is not None and other.stimuli.image_size != size:
             raise InputError(
                 f"session {other.id} has images of {other.stimuli.image_size}, {new.id} of "
-                f"{new.stimuli.image_size}; keep sessions of one size in one folder"
+                f"{size}; keep sessions of one size in one folder"
             )
 
 

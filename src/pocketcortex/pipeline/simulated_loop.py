@@ -4,26 +4,21 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
-import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 
 from pocketcortex.core import InputError, RunFolder, StimulusSet, provenance, read_array
-from pocketcortex.data import InSilicoCortex, Neuron, dead_leaves, dead_leaves_bank
-from pocketcortex.mapping import RidgeFit, fit_ridge_loo, predict_ridge, ridge_coefficients
+from pocketcortex.data import InSilicoCortex, Neuron
 from pocketcortex.metrics import pearson_r2
+from pocketcortex.pipeline.loop_gain import gains, score_rows
 from pocketcortex.pipeline.progress import progress_bar
+from pocketcortex.pipeline.simulated_lab import RidgeMembers, World, plain_bank, varied_bank
 from pocketcortex.plots import plot_learning_curves, render_figure
 from pocketcortex.stimuli import ChoiceConfig, choose_images
-from pocketcortex.zoo import Backbone, filter_bank
-
-LEVEL = 0.9
-"""Of all intervals."""
 
 RANDOM = "random"
 STRATEGIES = (RANDOM, "loop", "published loop", "diverse", "gaudy")
@@ -31,14 +26,9 @@ STRATEGIES = (RANDOM, "loop", "published loop", "diverse", "gaudy")
 disagree on most; ``published loop`` half of the session a core set by features among these, the
 other half random; the others one arm alone."""
 
-_N_RESAMPLES = 2000
-_ZOOM = 3  # side of a scene in images; a crop shows between 1 and 1 / 3 of it
-_CROPS = 4  # of a scene
-_LEAST_CONTRAST = 0.08
+_DIVERSE_TOP = 2000  # random candidates of a diverse session
 _TOP = 8  # candidates of high disagreement for each image to choose
-_SHARE = 2 / 3  # of the images, that a member is fitted to
 _BATCH = 256
-_SCALE_FLOOR = 1e-3
 
 
 @dataclass(frozen=True)
@@ -149,7 +139,7 @@ def simulate_loop(
     with folder.locked():
         seed = _seed_of(folder) if seed is None else seed
         folder.write_json("config.json", asdict(config) | {"seed": seed})
-        world = cache(lambda: _World(config, seed))  # made only if an animal is left to do
+        world = cache(lambda: _world(config, seed))  # made only if an animal is left to do
         settings = {n: v for n, v in asdict(config).items() if n != "n_animals"} | {"seed": seed}
         tables = []
         with progress_bar("animals", config.n_animals) as advance:
@@ -163,11 +153,13 @@ def simulate_loop(
                 tables.append(read_array(path / "r2.npy"))
                 advance(1)
         r2 = np.stack(tables)  # (animals, strategies, sessions, neurons)
-        summary = summarize(r2, config, seed)
-        _table(r2, config).to_parquet(folder.path / "scores.parquet", index=False)
+        n_images = config.n_first + config.n_images * np.arange(config.n_sessions + 1)
+        score_rows(r2, STRATEGIES, n_images).to_parquet(folder.path / "scores.parquet", index=False)
+        summary = gains(r2, STRATEGIES, reference=RANDOM, seed=seed)
+        summary |= {"seed": seed, "n_images": n_images.tolist()}
         curves = {
-            name: tuple(np.array(entry[part]) for part in ("r2", "ci_low", "ci_high"))
-            for name, entry in summary["strategies"].items()
+            name: (np.array(e["r2"]), np.array(e["ci_low"]), np.array(e["ci_high"]))
+            for name, e in summary["strategies"].items()
         }
         axes = plot_learning_curves(
             np.array(summary["n_images"]),
@@ -179,6 +171,12 @@ def simulate_loop(
     return summary | {"figure": str(folder.path / "learning_curves.png")}
 
 
+def _world(config: LoopConfig, seed: int) -> World:
+    make = plain_bank if config.plain_bank else varied_bank
+    images = make(config.n_bank + config.n_test, config.image_size, seed=seed)
+    return World(images, config.n_test)
+
+
 def _seed_of(folder: RunFolder) -> int:
     """Return the seed of an earlier call in this folder, or a new one."""
     try:
@@ -187,91 +185,8 @@ def _seed_of(folder: RunFolder) -> int:
         return secrets.randbelow(2**31)
 
 
-def varied_bank(n: int, size: int, *, seed: int) -> StimulusSet:
-    """Return `n` images as unlike one another as photographs: near and far, vivid and dull."""
-    scenes = dead_leaves_bank(-(-n // _CROPS), size * _ZOOM, seed)
-    images = scenes.crops(_CROPS, size, seed=seed).take(np.arange(n)).images().astype(np.float64)
-    rng = np.random.default_rng([seed, 0])
-    contrast = np.exp(rng.uniform(np.log(_LEAST_CONTRAST), 0.0, n))[:, None, None, None]
-    mean = images.mean(axis=(2, 3), keepdims=True)
-    dulled = (mean + contrast * (images - mean)).round().clip(0, 255).astype(np.uint8)
-    order = rng.permutation(n)  # crops of one scene lie apart
-    return StimulusSet.from_array(dulled[order])
-
-
-def _plain_bank(n: int, size: int, seed: int) -> StimulusSet:
-    return StimulusSet.from_array(dead_leaves(n, size=size, seed=seed))
-
-
-class _World:
-    """The bank and the test images, with their features, standardized over the bank."""
-
-    def __init__(self, config: LoopConfig, seed: int) -> None:
-        n, size = config.n_bank + config.n_test, config.image_size
-        plain = config.plain_bank
-        images = _plain_bank(n, size, seed) if plain else varied_bank(n, size, seed=seed)
-        self.test = images.take(slice(0, config.n_test))
-        self.bank = images.take(slice(config.n_test, None))
-        self.backbone = Backbone(filter_bank(), "maps")
-        raw = self._raw(self.bank)
-        self.mean = raw.mean(axis=0, dtype=np.float64).astype(np.float32)
-        self.scale = raw.std(axis=0, dtype=np.float64).astype(np.float32) + _SCALE_FLOOR
-        self.rows = (raw - self.mean) / self.scale
-        self.place = {digest: k for k, digest in enumerate(self.bank.digests)}
-        self.test_rows = (self._raw(self.test) - self.mean) / self.scale
-
-    def features(self, stimuli: StimulusSet) -> Float[np.ndarray, "n_stimuli n_features"]:
-        """Return features of images, looked up where they are the bank's."""
-        places = [self.place.get(digest) for digest in stimuli.digests]
-        if None not in places:
-            return np.asarray(self.rows[places])
-        return (self._raw(stimuli) - self.mean) / self.scale
-
-    def _raw(self, stimuli: StimulusSet) -> Float[np.ndarray, "n_stimuli n_features"]:
-        parts = [
-            self.backbone(torch.from_numpy(images)).flatten(1).numpy()
-            for images in stimuli.batches(_BATCH)
-        ]
-        return np.concatenate(parts)
-
-
-class RidgeMembers:
-    """Ridge regressions from features to responses, each fitted to two thirds of the images.
-
-    Parameters
-    ----------
-    features, responses
-        Of the images recorded; responses are z-scored for the fit, and so are predictions.
-    n_members
-        How many.
-    rng
-        Draws the samples.
-    """
-
-    def __init__(
-        self,
-        features: Float[np.ndarray, "n_stimuli n_features"],
-        responses: Float[np.ndarray, "n_stimuli n_neurons"],
-        n_members: int,
-        rng: np.random.Generator,
-    ) -> None:
-        sd = responses.std(axis=0)
-        targets = (responses - responses.mean(axis=0)) / np.where(sd > 0, sd, 1.0)
-        self._maps: list[tuple[np.ndarray, RidgeFit]] = []
-        for _ in range(n_members):
-            drawn = np.sort(rng.permutation(len(features))[: round(_SHARE * len(features))])
-            fit = fit_ridge_loo(features[drawn], targets[drawn])
-            self._maps.append((ridge_coefficients(features[drawn], fit), fit))
-
-    def predict(
-        self, features: Float[np.ndarray, "n_stimuli n_features"]
-    ) -> Float[np.ndarray, "n_members n_stimuli n_neurons"]:
-        """Return each member's predictions, in standard deviations of the recorded responses."""
-        return np.stack([predict_ridge(features, w, fit) for w, fit in self._maps])
-
-
 def _animal(
-    world: _World, config: LoopConfig, seed: int, animal: int
+    world: World, config: LoopConfig, seed: int, animal: int
 ) -> Float[np.ndarray, "n_strategies n_sessions n_neurons"]:
     """Return r² of one animal's neurons under every strategy, after the first session and on."""
     rng = np.random.default_rng([seed, 1, animal])
@@ -298,17 +213,20 @@ def choice_of(strategy: str, n: int) -> ChoiceConfig:
     """
     if strategy not in STRATEGIES:
         raise InputError(f"strategy must be one of {', '.join(STRATEGIES)}; got {strategy!r}")
-    counts = {"n_disagreement": 0, "n_random": 0, "n_gaudy": 0, "n_diverse": 0}
     if strategy == "published loop":
-        counts |= {"n_disagreement": n // 2, "n_random": n - n // 2}
-        return ChoiceConfig(**counts, n_top=_TOP * n, core="features")
-    arm = "disagreement" if strategy == "loop" else strategy
-    counts[f"n_{arm}"] = n
-    return ChoiceConfig(**counts, n_top=2000 if arm == "diverse" else _TOP * n)
+        half = n // 2
+        return ChoiceConfig(half, n - half, n_top=_TOP * n, core="features")
+    return ChoiceConfig(
+        n_disagreement=n * (strategy == "loop"),
+        n_random=n * (strategy == RANDOM),
+        n_gaudy=n * (strategy == "gaudy"),
+        n_diverse=n * (strategy == "diverse"),
+        n_top=_DIVERSE_TOP if strategy == "diverse" else _TOP * n,
+    )
 
 
 def _strategy(
-    world: _World,
+    world: World,
     config: LoopConfig,
     cortex: InSilicoCortex,
     neurons: Sequence[Neuron],
@@ -334,90 +252,17 @@ def _strategy(
         if session < config.n_sessions:
             chosen = choose_images(
                 world.bank, choice, seed=int(rng.integers(2**31)), shown=shown,
-                predict_members=lambda s, own=learner: own.predict(world.features(s)),
-                features=world.features,
+                predict_members=partial(_predict, world, learner), features=world.features,
             )  # fmt: skip
             new = chosen.stimuli
             shown = StimulusSet.concatenate([shown, new])
     return np.stack(scores)
 
 
-def summarize(
-    r2: Float[np.ndarray, "n_animals n_strategies n_sessions n_neurons"],
-    config: LoopConfig,
-    seed: int,
-) -> dict[str, Any]:
-    """Return means, gains on random images and intervals as a JSON object.
-
-    A neuron without a score under any strategy after any session (a constant prediction) is left
-    out of all.
-    """
-    known = np.isfinite(r2).all(axis=(1, 2))  # (animals, neurons)
-    random = r2[:, STRATEGIES.index(RANDOM)]
-    n_images = config.n_first + config.n_images * np.arange(config.n_sessions + 1)
-    strategies: dict[str, Any] = {}
-    for k, name in enumerate(STRATEGIES):
-        rng = np.random.default_rng([seed, 3])  # the same resamples for all
-        mean, low, high = animal_ci(r2[:, k], known, rng)
-        rng = np.random.default_rng([seed, 3])
-        gain, gain_low, gain_high = animal_ci(r2[:, k] - random, known, rng)
-        strategies[name] = {
-            "r2": mean.tolist(), "ci_low": low.tolist(), "ci_high": high.tolist(),
-            "gain": gain.tolist(), "gain_ci_low": gain_low.tolist(),
-            "gain_ci_high": gain_high.tolist(),
-        }  # fmt: skip
-    reference = strategies[RANDOM]
-    for entry in strategies.values():
-        entry["apart_from_random"] = [
-            low > other for low, other in zip(entry["ci_low"], reference["ci_high"], strict=True)
-        ]
-    return {
-        "seed": seed,
-        "level": LEVEL,
-        "n_animals": config.n_animals,
-        "n_neurons": int(known.sum()),
-        "n_left_out": int((~known).sum()),
-        "n_images": n_images.tolist(),
-        "strategies": strategies,
-        "best": max(strategies, key=lambda name: strategies[name]["r2"][-1]),
-    }
-
-
-def animal_ci(
-    values: Float[np.ndarray, "n_animals n_sessions n_neurons"],
-    known: Bool[np.ndarray, "n_animals n_neurons"],
-    rng: np.random.Generator,
-) -> tuple[
-    Float[np.ndarray, " n_sessions"],
-    Float[np.ndarray, " n_sessions"],
-    Float[np.ndarray, " n_sessions"],
-]:
-    """Return the mean over all known neurons and its 90 % percentile interval.
-
-    Animals are resampled, and within each the neurons: what other animals with other neurons
-    would give. The bank and the test images stay the same.
-    """
-    weights = known.astype(np.float64)
-    mean = np.einsum("asn,an->s", np.where(known[:, None], values, 0.0), weights) / weights.sum()
-    n_animals, n_neurons = known.shape
-    resampled = []
-    for _ in range(_N_RESAMPLES):
-        animals = rng.integers(n_animals, size=n_animals)
-        neurons = rng.integers(n_neurons, size=(n_animals, n_neurons))
-        drawn = values[animals[:, None], :, neurons]  # (animals, neurons, sessions)
-        kept = known[animals[:, None], neurons]
-        resampled.append(drawn[kept].mean(axis=0))
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=0)
-    return mean, low, high
-
-
-def _table(r2: np.ndarray, config: LoopConfig) -> pd.DataFrame:
-    axes = [range(n) for n in r2.shape]
-    index = pd.MultiIndex.from_product(axes, names=["animal", "strategy", "session", "neuron"])
-    table = pd.DataFrame({"r2": r2.ravel()}, index=index).reset_index()
-    table["strategy"] = [STRATEGIES[k] for k in table["strategy"]]
-    table["n_images"] = config.n_first + config.n_images * table["session"]
-    return table
+def _predict(
+    world: World, learner: RidgeMembers, stimuli: StimulusSet
+) -> Float[np.ndarray, "n_members n_stimuli n_neurons"]:
+    return learner.predict(world.features(stimuli))
 
 
 def _rates(

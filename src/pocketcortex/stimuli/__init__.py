@@ -27,7 +27,7 @@ from pocketcortex.stimuli.smoothing import (
     smoothing_saliency,
 )
 from pocketcortex.stimuli.spread import core_set, disagreement
-from pocketcortex.stimuli.synthesize import Synthesized, strongest, synthesize
+from pocketcortex.stimuli.synthesize import Synthesized, synthesize
 
 __all__ = [
     "ADVERSARIAL_BUDGET",
@@ -68,7 +68,6 @@ __all__ = [
     "search_bank",
     "smooth_minus",
     "smoothing_saliency",
-    "strongest",
     "synthesize",
     "thumbnails",
     "white_noise",

@@ -130,7 +130,7 @@ def choose_images(
     Parameters
     ----------
     pool
-        Candidates; each is decoded once for disagreement.
+        Candidates; decoded once for disagreement, twice with `gaudy_pool`.
     config
         How many of each arm.
     seed
@@ -160,18 +160,14 @@ def choose_images(
     by_features = config.n_disagreement > 0 and config.core == "features"
     if config.n_disagreement and predict_members is None:
         raise InputError("to choose images of disagreement, give predict_members")
-    if (config.n_diverse or by_features) and features is None:
+    needs_features = config.n_diverse > 0 or by_features
+    if needs_features and features is None:
         raise InputError("to choose diverse images, or a core set by features, give features")
     rng = np.random.default_rng(seed)
     draw = Draw(pool, rng.permutation(len(pool)), set() if shown is None else set(shown.digests))
     half = (rng.random(len(pool)) < 0.5) & config.gaudy_pool
     anchor = None
-    if (
-        features is not None
-        and shown is not None
-        and len(shown)
-        and (config.n_diverse or by_features)
-    ):
+    if needs_features and features is not None and shown is not None and len(shown):
         anchor = features(shown)
     parts: list[Choice] = []
     if config.n_random:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.ndimage
 import torch
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from pocketcortex.core import InputError
@@ -148,15 +148,6 @@ def synthesize(
         np.take_along_axis(responses, order, axis=1),
         np.take_along_axis(climbed, order, axis=1),
     )
-
-
-def strongest(
-    responses: Float[np.ndarray, "n_stimuli n_neurons"], k: int
-) -> Int[np.ndarray, "k n_neurons"]:
-    """Return for each neuron the indices of the `k` images it answers most, strongest first."""
-    if not 1 <= k <= len(responses):
-        raise InputError(f"k must be within 1 and the {len(responses)} images, got {k}")
-    return np.argsort(-responses, axis=0, kind="stable")[:k]
 
 
 @dataclass(frozen=True)
