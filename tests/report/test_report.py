@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from pocketcortex.core import InputError
+from pocketcortex.metrics import StimulusRoles, causal_effects, population_effects
 from pocketcortex.plots import CompactWeights
 from pocketcortex.report import ReportContent, page, write_report
 
@@ -211,3 +212,40 @@ def test_content_refuses_what_cannot_be_shown_honestly():
         content(headline=[("rate", float("nan"), "")])
     with pytest.raises(InputError, match="one image a neuron"):
         content(neuron_labels=["only one"])
+
+
+def test_stimuli_and_their_causal_test_are_drawn_with_how_they_were_made(tmp_path):
+    rng = np.random.default_rng(3)
+    images = [rng.integers(256, size=(2, 3, 16, 16), dtype=np.uint8) for _ in range(5)]
+    names = ["neuron 0", "neuron 3"]
+    roles = StimulusRoles(
+        ("random",) * 8 + ("natural_max", "adversarial+") * 4,
+        np.array([-1] * 8 + [0, 0, 1, 1, 0, 0, 1, 1]),
+        np.array([-1] * 8 + [-1, 0, -1, 0, -1, 1, -1, 1]),
+    )
+    responses = rng.poisson(5.0, (16, 4, 2)).astype(float)
+    responses[8:] += 6
+    effects = causal_effects(responses, roles, rng=rng, n_permutations=200)
+    shown = content(
+        groups=(np.array([2, 0, 1]), np.array([0, 1, 0, 2])),
+        adversarial={
+            "base": images[0], "raised": images[1], "lowered": images[2],
+            "responses": rng.normal(size=(2, 3)), "labels": names,
+        },
+        smoothed={
+            "images": images[0], "maps": rng.normal(size=(2, 3, 3)), "patch": 4,
+            "positions": np.stack(np.meshgrid([0, 4, 8], [0, 4, 8], indexing="ij"), axis=-1),
+            "patches": np.array([[[0, 4]], [[8, 8]]]), "responses": rng.normal(size=(2, 3)),
+            "labels": names, "smoothed": images[3], "random": images[4],
+        },
+        causal=(effects, population_effects(effects, rng=rng, n_permutations=200)),
+        stimuli_notes={"adversarial": "Largest change: 4 levels rms.", "causal": "Five repeats."},
+    )  # fmt: skip
+    path = write_report(shown, tmp_path / "report.html")
+    drawn = {p.stem for p in (tmp_path / "figures").glob("*.png")}
+    assert {"population", "adversarial", "smoothed", "causal"} <= drawn
+    assert "population" not in {p.stem for p in write_report(content(), tmp_path / "b" / "r.html")
+                                .parent.glob("figures/*.png")}  # fmt: skip
+    text = text_of(path)
+    assert "Largest change: 4 levels rms." in text
+    assert "Five repeats." in text

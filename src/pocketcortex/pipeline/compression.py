@@ -173,9 +173,9 @@ def shared_models(
     for metric, models in scores.items():
         kinds: dict[str, dict[int, tuple[float, float, float]]] = {}
         for name, score in models.items():
-            kind, size = name.split()
+            trained, number = name.split()
             if score["median"] is not None:
-                kinds.setdefault(kind, {})[int(size)] = (score["median"], *score["ci"])
+                kinds.setdefault(trained, {})[int(number)] = (score["median"], *score["ci"])
         if kinds:
             drawn = render_figure(plot_score_by_filters(kinds, metric=f"median {metric}"))
             (folder / f"{metric.replace(' ', '_')}.png").write_bytes(drawn.png)
