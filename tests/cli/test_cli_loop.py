@@ -10,7 +10,7 @@ import pytest
 from pocketcortex.cli import main
 from pocketcortex.core import Session, StimulusSet
 from pocketcortex.data import read_recordings
-from pocketcortex.pipeline import LoopConfig, simulated_loop
+from pocketcortex.pipeline import LoopConfig, loop_gain, simulated_loop
 
 TINY = """
 seed = 1
@@ -116,6 +116,7 @@ def test_simulate(
         return LoopConfig(**(fixed | asked))
 
     monkeypatch.setattr("pocketcortex.pipeline.LoopConfig", tiny)
+    monkeypatch.setattr(loop_gain, "_N_RESAMPLES", 50)
     words = ("simulate", "--out", str(tmp_path), "--animals", "2", "--sessions", "1")
     words += ("--images", "10", "--seed", "2", "--plain-bank")
     code, told, _ = call(capsys, *words)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from pocketcortex.pipeline import (
     RunConfig,
     fit_ensemble,
     ingest,
+    loop_gain,
     propose,
     simulate_loop,
 )
@@ -34,6 +36,14 @@ ARMS = {"random": 12, "gaudy": 2, "diverse": 2, "disagreement": 12}
 CHOICE = ChoiceConfig(
     n_disagreement=12, n_random=12, n_gaudy=2, n_diverse=2, n_top=20, block=25, core="features"
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_resamples() -> Iterator[None]:
+    """Bootstrap by 200 resamples, as good for these tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop_gain, "_N_RESAMPLES", 200)
+        yield
 
 
 def pixels(n: int, seed: int) -> np.ndarray:
@@ -227,6 +237,8 @@ def test_no_run_no_bank_too_few_images_no_size(teacher: Path, bank: Path, tmp_pa
         propose(teacher, bank, tmp_path / "out", seed=0, device="cpu")
     with pytest.raises(InputError, match="size_deg"):
         propose(teacher, bank, tmp_path / "out", seed=0, size_deg=-1.0)
+    with pytest.raises(InputError, match="seed must be 0"):
+        propose(teacher, bank, tmp_path / "out", seed=-1)
 
 
 # Ingest.
@@ -263,6 +275,31 @@ def test_round_trip_from_proposal_to_a_retrained_teacher(
     assert again["before_retraining"] is None
     fitted = fit_ensemble(RunConfig.model_validate(tables(mine)), tmp_path / "run2", device="cpu")
     assert fitted["train"] == ["a", "d"]
+
+
+def test_a_teacher_stays_as_it_was_trained_when_its_recordings_grow(
+    folder: Path, recordings: Path, bank: Path, tmp_path: Path
+) -> None:
+    mine = Path(shutil.copytree(recordings, tmp_path / "recordings"))
+    run = tmp_path / "run"
+    fit_ensemble(RunConfig.model_validate(tables(mine)), run, device="cpu")
+    np.save(tmp_path / "r.npy", record(folder))
+    words = (folder, tmp_path / "r.npy", mine)
+    settings: dict[str, Any] = {"session": "d", "run": run, "same_as": "c", "device": "cpu"}
+    first = ingest(*words, **settings)
+    members = contents(run / "teacher")
+    assert ingest(*words, **settings) == first
+    more = ChoiceConfig(n_disagreement=6, n_random=6, n_top=6)
+    propose(run, bank, tmp_path / "after", choice=more, seed=0, device="cpu")
+    assert contents(run / "teacher") == members
+    before, after = (read_proposal(f).stimuli.digests for f in (folder, tmp_path / "after"))
+    assert not set(before) & set(after)
+    shutil.rmtree(run / "mapping")
+    with pytest.raises(InputError, match="have changed since the teacher"):
+        ingest(*words, **settings)
+    shutil.rmtree(run / "teacher")
+    with pytest.raises(InputError, match="no trained teacher"):
+        ingest(*words, **settings)
 
 
 def test_names_put_rows_in_order(folder: Path, tmp_path: Path) -> None:

@@ -108,6 +108,17 @@ class RunFolder:
         self.digests[name] = _digest_of(files)
         return final, False
 
+    def finished(self, name: str) -> dict[str, Any]:
+        """Return the manifest of a finished stage, whatever it was made from; {} if there is none.
+
+        A stage whose files are not as its manifest states counts as none.
+        """
+        manifest = _read_json(self.path / name / MANIFEST)
+        if not manifest or _hash_files(self.path / name) != manifest.get("files"):
+            return {}
+        self.digests[name] = _digest_of(manifest["files"])
+        return manifest
+
     def seconds(self, name: str) -> float:
         """Return how long the last try of a finished stage took."""
         return float(_read_json(self.path / name / MANIFEST)["seconds"])

@@ -23,6 +23,7 @@ from pocketcortex.models.export import (
     numpy_weights,
 )
 from pocketcortex.models.hub import ModelCard, push_to_hub
+from pocketcortex.models.local import LocalChanges
 from pocketcortex.models.paired import PairedStack
 from pocketcortex.models.published import import_compact_model, published_models
 from pocketcortex.models.shared import SharedCompactModel
@@ -44,6 +45,7 @@ __all__ = [
     "EnsembleStack",
     "ExportFormat",
     "FactorizedReadout",
+    "LocalChanges",
     "ModelCard",
     "ModelSize",
     "PairedStack",

@@ -88,6 +88,8 @@ def propose(
     out, choice = Path(out), choice or ChoiceConfig()
     if size_deg is not None and not 0 < size_deg < np.inf:
         raise InputError(f"size_deg must be a positive number of degrees; got {size_deg}")
+    if seed is not None and seed < 0:
+        raise InputError(f"seed must be 0 or more; got {seed}")
     partial = out.with_name(f"{out.name}.partial")
     seed = _seed(seed, out, partial)
     with opened_teachers(run, device=device) as (stages, teachers, digest):

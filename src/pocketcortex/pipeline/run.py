@@ -243,7 +243,10 @@ def compress_shared(
 def opened_teachers(
     out: str | Path, *, device: str = "auto"
 ) -> Iterator[tuple[Stages, list[MappedTeacher], str]]:
-    """Hold a run folder with its teacher mapped to each test session; what is missing is done.
+    """Hold a run folder with its teacher as it was trained, mapped to each test session.
+
+    The teacher is never trained again here, so sessions may have been added to its recordings
+    since. The maps are made if there are none.
 
     Parameters
     ----------
@@ -254,22 +257,44 @@ def opened_teachers(
 
     Yields
     ------
-    The stages over the run's inputs, one teacher for each test session, and a hash of both the
-    members and their maps.
+    The stages over the recordings as they are now, one teacher for each test session, and a hash
+    of members and maps.
 
     Raises
     ------
     InputError
-        If the folder holds no run, or what the run was made of is gone.
+        If the folder holds no trained teacher, or the recordings changed before it was mapped.
     """
     with _opened(_config_of(out), out, device) as (folder, stages, _record):
-        chain = _Chain(folder, stages)
-        members = stages.load_members(chain.teacher)
+        _ensure_mapped(folder, stages)
+        members = stages.load_members(folder.path / "teacher")
         teachers = [
-            MappedTeacher.load(chain.mapping / test.name / "teacher", members)
+            MappedTeacher.load(folder.path / "mapping" / test.name / "teacher", members)
             for test in stages.inputs.tests
         ]
         yield stages, teachers, f"{folder.digests['teacher']} {folder.digests['mapping']}"
+
+
+def _ensure_mapped(folder: RunFolder, stages: Stages) -> None:
+    """Map the teacher that there is to the test sessions' neurons, unless it is mapped."""
+    teacher, mapping = folder.finished("teacher"), folder.finished("mapping")
+    if not teacher:
+        raise InputError(
+            f"{folder.path} holds no trained teacher; train it with `pocketcortex ensemble fit`"
+        )
+    neurons = {test.fit.id: test.usable.tolist() for test in stages.inputs.tests}
+    if (
+        mapping
+        and mapping["upstream"] == {"teacher": folder.digests["teacher"]}
+        and mapping["inputs"]["neurons"] == neurons
+    ):
+        return
+    if teacher["inputs"]["data"] != stages.inputs.teacher_fingerprint:
+        raise InputError(
+            f"the recordings have changed since the teacher in {folder.path} was trained, and it "
+            "is not mapped to their test sessions; train one on them in another folder"
+        )
+    _ = _Chain(folder, stages).mapping
 
 
 def _config_of(out: str | Path) -> RunConfig:

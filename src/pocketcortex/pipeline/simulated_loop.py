@@ -106,7 +106,8 @@ def simulate_loop(
 
     The bank is made to vary as photographs do: crops of dead-leaves scenes from wide to close,
     with contrast factors log-uniform between 0.08 and 1, so that many images are dull. All
-    animals share bank and test images; the first session and the random draws are an animal's own.
+    animals share bank and test images, which may hold crops of one scene; the first session and the
+    random draws are an animal's own.
 
     Each animal is a stage of the folder, so a killed call goes on.
 
