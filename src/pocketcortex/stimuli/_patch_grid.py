@@ -75,6 +75,7 @@ def patch_grid(
 def overlapping(
     corners: Int[np.ndarray, "n_positions 2"], patch: int
 ) -> Bool[np.ndarray, "n_positions n_positions"]:
+    """Return which patches have pixels in common; every patch with itself."""
     overlap: np.ndarray = (np.abs(corners[:, None] - corners) < patch).all(axis=-1)
     return overlap
 
@@ -120,8 +121,10 @@ def smooth(
     grid: PatchGrid,
 ) -> None:
     """Smooth one patch of each image, in place: only for images made here."""
-    shown = np.take_along_axis(contents, chosen[:, :, None, None, None, None], axis=2)[:, :, 0]
-    _put(images, shown, grid.corners[chosen])
+    for k, i in np.ndindex(*chosen.shape):
+        top, left = grid.corners[chosen[k, i]]
+        here = np.s_[:, top : top + grid.patch, left : left + grid.patch]
+        images[k, i][here] = contents[k, i, chosen[k, i]]
 
 
 def smoothed_masks(

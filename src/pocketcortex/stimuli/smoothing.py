@@ -1,21 +1,25 @@
 """Saliency by smoothing patches, and images smoothed where it lowers a response most (smooth-)."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-import scipy.ndimage
-import scipy.signal
 import torch
-from jaxtyping import Bool, Float32, Float64, Int, UInt8
+from jaxtyping import Float32, Int, UInt8
 
 from pocketcortex.core import InputError
-from pocketcortex.models import CompactModel, PairedStack
-from pocketcortex.stimuli._paired import check_images, respond, tiles
+from pocketcortex.models import CompactModel, LocalChanges, PairedStack
+from pocketcortex.stimuli._paired import check_images, respond
+from pocketcortex.stimuli._patch_grid import (
+    check_room,
+    overlapping,
+    patch_grid,
+    smooth,
+    smoothed_masks,
+    smoothed_patches,
+)
 
-_SIDE, _PATCH, _SIGMA, _N_PATCHES = 112, 12, 4.0, 25
+_N_PATCHES = 25
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,12 +120,13 @@ def smoothing_saliency(
     check_images(images, len(models))
     grid = patch_grid(patch, stride, sigma, images.shape[-2:])
     before = respond(paired, images, device)
+    local = [LocalChanges(model).to(device) for model in models]
     maps = np.empty((*images.shape[:2], *grid.shape), dtype=np.float32)
     for i in range(images.shape[1]):
-        own = images[:, i : i + 1]
-        asked = np.ones((len(models), 1, len(grid.corners)), dtype=bool)
-        after = _after_each(paired, own, smoothed_patches(own, grid), asked, grid, device)
-        maps[:, i] = after.reshape(-1, *grid.shape) - before[:, i, None, None]
+        contents = smoothed_patches(images[:, i : i + 1], grid)[:, 0]
+        for k, own in enumerate(local):
+            found = _changes(own, images[k, i], contents[k], grid.corners, device)
+            maps[k, i] = found.reshape(grid.shape)
         advance(len(models))
     return SmoothingSaliency(maps, grid.corners.reshape(*grid.shape, 2), before, grid.patch)
 
@@ -203,20 +208,24 @@ def smooth_minus(
     grid = patch_grid(patch, stride, sigma, images.shape[-2:])
     check_room(n_patches, grid.overlaps)
     contents = smoothed_patches(images, grid)
+    local = [LocalChanges(model).to(device) for model in models]
     current = images.copy()
     free = np.ones(contents.shape[:3], dtype=bool)
     chosen = np.empty((*free.shape[:2], n_patches), dtype=np.int64)
-    responses = [respond(paired, images, device)]
+    responses = np.empty((*free.shape[:2], n_patches + 1), dtype=np.float32)
+    responses[..., 0] = respond(paired, images, device)
     for step in range(n_patches):
-        after = _after_each(paired, current, contents, free, grid, device)
-        chosen[..., step] = after.argmin(axis=-1)
-        responses.append(after.min(axis=-1))
+        for k, i in np.ndindex(*free.shape[:2]):
+            left = np.flatnonzero(free[k, i])
+            found = _changes(
+                local[k], current[k, i], contents[k, i, left], grid.corners[left], device
+            )
+            chosen[k, i, step] = left[found.argmin()]
+            responses[k, i, step + 1] = responses[k, i, step] + found.min()
         free &= ~grid.overlaps[chosen[..., step]]
         smooth(current, contents, chosen[..., step], grid)
         advance(chosen[..., step].size)
-    return SmoothedImages(
-        current, smoothed_masks(chosen, grid), grid.corners[chosen], np.stack(responses, axis=-1)
-    )
+    return SmoothedImages(current, smoothed_masks(chosen, grid), grid.corners[chosen], responses)
 
 
 def randomly_smoothed(
@@ -276,3 +285,16 @@ def randomly_smoothed(
             smooth(current, contents, chosen[draw, ..., step], grid)
             responses[draw, ..., step + 1] = respond(paired, current, device)
     return SmoothedImages(made, smoothed_masks(chosen, grid), grid.corners[chosen], responses)
+
+
+def _changes(
+    local: LocalChanges,
+    image: UInt8[np.ndarray, "3 h w"],
+    patches: UInt8[np.ndarray, "n 3 patch patch"],
+    corners: Int[np.ndarray, "n 2"],
+    device: str | torch.device,
+) -> Float32[np.ndarray, " n"]:
+    """Return the change of the response by each patch."""
+    shown, put, where = (torch.from_numpy(x).to(device) for x in (image, patches, corners))
+    changes: np.ndarray = local.changes(shown, put, where).float().cpu().numpy()
+    return changes
