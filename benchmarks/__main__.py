@@ -20,6 +20,7 @@ from benchmarks.metrics import bench_bootstrap_intervals
 from benchmarks.population import bench_population_gpu
 from benchmarks.pruning import bench_fraction_of_variance
 from benchmarks.ridge import bench_leave_one_out
+from benchmarks.smoothing import bench_smoothing
 from benchmarks.stack import bench_published_models, bench_published_population
 from benchmarks.synthesis import bench_synthesis, bench_synthesis_gpu
 from pocketcortex.core import provenance
@@ -41,6 +42,7 @@ BENCHMARKS = (
     bench_population_gpu,
     bench_synthesis,
     bench_synthesis_gpu,
+    bench_smoothing,
 )
 
 _HEAD = """# Benchmarks

@@ -24,10 +24,10 @@ from pocketcortex.pipeline import (
     simulate_loop,
 )
 from pocketcortex.pipeline import simulated_loop as simulated
+from pocketcortex.pipeline.chain import opened_teachers
 from pocketcortex.pipeline.loop import predict_members
 from pocketcortex.pipeline.loop_gain import animal_ci, gains
 from pocketcortex.pipeline.proposals import read_proposal
-from pocketcortex.pipeline.run import opened_teachers
 from pocketcortex.pipeline.simulated_lab import RidgeMembers, plain_bank, varied_bank
 from pocketcortex.stimuli import ChoiceConfig, disagreement, gaudy
 

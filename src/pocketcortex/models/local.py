@@ -60,7 +60,7 @@ class LocalChanges(nn.Module):
         self,
         image: Float[Tensor, "3 h w"] | UInt8[Tensor, "3 h w"],
         patches: Float[Tensor, "n 3 p q"] | UInt8[Tensor, "n 3 p q"],
-        corners: Int[Tensor, "n 2"],
+        corners: Int[Tensor, "n_corners 2"],
     ) -> Float[Tensor, " n"]:
         """Return the response with each patch pasted, one at a time, minus that without any.
 
@@ -156,7 +156,10 @@ def _windows(
     """
     sizes = [image_size, *map_sizes(image_size)]
     before = corners.new_tensor(
-        [[same_padding(n, stride)[0] for n in size] for size, stride in zip(sizes, STRIDES)]
+        [
+            [same_padding(n, stride)[0] for n in size]
+            for size, stride in zip(sizes[:-1], STRIDES, strict=True)
+        ]
     )
     step, shift = 1, torch.zeros_like(before[0])
     for stride, pad in zip(reversed(STRIDES), before.flip(0), strict=True):

@@ -1,6 +1,7 @@
 """The whole path, from a configuration to a report, resumable at any moment."""
 
 from pocketcortex.pipeline.causal import CausalCounts, CausalSession, make_causal_session
+from pocketcortex.pipeline.chain import resolve_device
 from pocketcortex.pipeline.config import RunConfig, demo_config, read_config
 from pocketcortex.pipeline.ingest import ingest
 from pocketcortex.pipeline.loop import propose
@@ -8,7 +9,6 @@ from pocketcortex.pipeline.run import (
     compress,
     compress_shared,
     fit_ensemble,
-    resolve_device,
     run,
     score_ensemble,
 )

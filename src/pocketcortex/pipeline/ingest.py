@@ -11,9 +11,9 @@ from pocketcortex.core import InputError, Session, read_array, read_arrays
 from pocketcortex.data import read_npz, read_recordings
 from pocketcortex.metrics import bootstrap_median_ci, noise_corrected_r2, pearson_r2
 from pocketcortex.models import EnsembleMember
+from pocketcortex.pipeline.chain import opened_teachers
 from pocketcortex.pipeline.progress import say
 from pocketcortex.pipeline.proposals import Proposal, read_proposal
-from pocketcortex.pipeline.run import opened_teachers
 from pocketcortex.pipeline.scores import NOISE_CORRECTED, R2
 from pocketcortex.pipeline.stages import Stages
 from pocketcortex.pipeline.teacher import MappedTeacher, map_teacher

@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from pocketcortex.core import InputError, RunFolder, StimulusSet, provenance, write_json
 from pocketcortex.data import read_bank
+from pocketcortex.pipeline.chain import opened_teachers
 from pocketcortex.pipeline.progress import progress_bar, say
 from pocketcortex.pipeline.proposals import (
     key_of,
@@ -24,7 +25,6 @@ from pocketcortex.pipeline.proposals import (
     read_proposal,
     write_proposal,
 )
-from pocketcortex.pipeline.run import opened_teachers
 from pocketcortex.pipeline.stages import Stages
 from pocketcortex.pipeline.teacher import MappedTeacher
 from pocketcortex.stimuli import ChoiceConfig, choose_images
