@@ -127,6 +127,24 @@ def test_parts_are_put_together_in_order(monkeypatch: pytest.MonkeyPatch) -> Non
         torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-12)
 
 
+def test_threads_share_the_patches() -> None:
+    model, image = random_model((16, 20)), some_levels(3, 16, 20)
+    corners = some_corners((16, 20), (4, 4), 12)
+    patches = some_levels(len(corners), 3, 4, 4, seed=1)
+    local = LocalChanges(model)
+    whole = local.changes(image, patches, corners)
+    before = torch.get_num_threads()
+    try:
+        for n_threads in (2, 3, 7):
+            torch.set_num_threads(n_threads)
+            for n in (1, 2, 5, len(patches)):
+                found = local.changes(image, patches[:n], corners[:n])
+                torch.testing.assert_close(found, whole[:n], rtol=1e-12, atol=1e-12)
+            assert torch.get_num_threads() == n_threads
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_single_precision_floats_and_whole_levels_agree() -> None:
     model, image = random_model((28, 28)), some_levels(3, 28, 28)
     corners = some_corners((28, 28), (6, 6), 5)

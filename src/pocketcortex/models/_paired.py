@@ -1,6 +1,8 @@
 """Two ways to run models on images of their own: one after the other, or padded into one batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ from pocketcortex.models.compact import (
 
 _LATER = range(1, len(STRIDES))
 _REACH = KERNEL // 2
+
+_T = TypeVar("_T")
 
 
 class OneByOne(nn.Module):
@@ -144,6 +148,27 @@ class Padded(nn.Module):
     def _mixed(self, i: int, x: Tensor) -> Tensor:
         """Mix each model's channels ``(n, n_models, channels, positions)`` and rectify."""
         return F.relu(self.get_buffer(f"mixing_{i}") @ x + self.get_buffer(f"bias_{i}"))
+
+
+def each_alone(run: Callable[[int], _T], n: int) -> list[_T]:
+    """Return ``run(0) ... run(n - 1)``, as many at once as torch has threads.
+
+    Every call runs on one thread of its own: the operations inside are too small to be shared out.
+    """
+    n_threads = torch.get_num_threads()
+    if min(n, n_threads) == 1:
+        return [run(k) for k in range(n)]
+
+    def alone(k: int) -> _T:
+        torch.set_num_threads(1)  # of this worker
+        try:
+            with torch.no_grad():
+                return run(k)
+        finally:
+            torch.set_num_threads(n_threads)  # what threads yet to come begin with
+
+    with ThreadPoolExecutor(min(n, n_threads), thread_name_prefix="alone") as pool:
+        return list(pool.map(alone, range(n)))
 
 
 def map_sizes(image_size: tuple[int, int]) -> list[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """How patches pasted into an image change a response, computing only what each one changes."""
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pocketcortex.core import InputError
-from pocketcortex.models._paired import map_sizes
+from pocketcortex.models._paired import each_alone, map_sizes
 from pocketcortex.models.compact import (
     KERNEL,
     STRIDES,
@@ -79,20 +80,32 @@ class LocalChanges(nn.Module):
             If the image is of another size than the model's, there is no patch or not one corner
             for each, or a patch is empty or reaches beyond the image.
         """
-        x = self.folded.layers.centre(image[None])
         _check(patches, corners, self.image_size)
+        x, corners = self.folded.layers.centre(image[None]), corners.to(image.device)
+        if x.device.type != "cpu":
+            return self._changes(x, patches, corners, _VALUES)
+        share = math.ceil(len(patches) / torch.get_num_threads())
+
+        def run(k: int) -> Tensor:
+            own = slice(k * share, (k + 1) * share)
+            return self._changes(x, patches[own], corners[own], _CPU_VALUES)
+
+        return torch.cat(each_alone(run, math.ceil(len(patches) / share)))
+
+    def _changes(self, x: Tensor, patches: Tensor, corners: Tensor, n_values: int) -> Tensor:
+        """Return the changes of a centred image's response, so many values at once."""
+        layers = self.folded.layers
         sums = [_table(layer, -torch.inf) for layer in self._sums(x)]  # rectified to 0 outside
-        pixels, readout = _table(image[None].to(x), 0.0), _table(self.folded.readout[None], 0.0)
-        corners = corners.to(x.device)
+        pixels, readout = _table(x, 0.0), _table(self.folded.readout[None], 0.0)
         windows = _windows(corners, (patches.shape[2], patches.shape[3]), self.image_size)
-        most = _CPU_VALUES if x.device.type == "cpu" else _VALUES
-        at_once = max(1, most // (self.folded.filters[0] * windows[1].area))
+        at_once = max(1, n_values // (self.folded.filters[0] * windows[1].area))
         changes = []
         for first in range(0, len(patches), at_once):
             own = slice(first, first + at_once)
             index = [window.index(own) for window in windows]
             before = _gather(pixels, index[0])
-            delta = _pasted(before, patches[own], corners[own] - windows[0].starts[own]) - before
+            levels = patches[own].to(x) - layers.image_mean
+            delta = _pasted(before, levels, corners[own] - windows[0].starts[own]) - before
             for i, layer in enumerate(sums):
                 old, delta = _gather(layer, index[i + 1]), self._convolved(i, delta)
                 delta.add_(old).relu_().sub_(old.relu_())
@@ -184,8 +197,8 @@ def _table(maps: Tensor, outside: float) -> Tensor:
 
 def _gather(table: Tensor, index: Tensor) -> Tensor:
     """Return the windows ``(n, c, height, width)`` with these rows of a table, channels last."""
-    rows = table.index_select(0, index.flatten())
-    return rows.unflatten(0, index.shape).permute(0, 3, 1, 2)
+    rows: Tensor = table.index_select(0, index.flatten()).unflatten(0, index.shape)
+    return rows.permute(0, 3, 1, 2)
 
 
 def _pasted(windows: Tensor, patches: Tensor, corners: Tensor) -> Tensor:
@@ -196,8 +209,8 @@ def _pasted(windows: Tensor, patches: Tensor, corners: Tensor) -> Tensor:
         corners[:, axis, None] + torch.arange(length, device=patches.device)
         for axis, length in enumerate((height, width))
     )
-    pasted = windows.clone()
-    pasted[one, :, rows[:, :, None], columns[:, None, :]] = patches.permute(0, 2, 3, 1).to(windows)
+    pasted: Tensor = windows.clone()
+    pasted[one, :, rows[:, :, None], columns[:, None, :]] = patches.permute(0, 2, 3, 1)
     return pasted
 
 

@@ -1,22 +1,19 @@
 """Many compact models, each shown images of its own: responses and their gradients."""
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar, cast
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from pocketcortex.core import InputError
-from pocketcortex.models._paired import OneByOne, Padded
+from pocketcortex.models._paired import OneByOne, Padded, each_alone
 from pocketcortex.models.compact import CompactModel
 from pocketcortex.models.export import fold_batch_norm
 
 _BATCH = 256
 """Images run at once on an accelerator, of all models together."""
-
-_T = TypeVar("_T")
 
 
 class PairedStack(nn.Module):
@@ -84,7 +81,7 @@ class PairedStack(nn.Module):
         def run(k: int) -> Tensor:
             return torch.cat([self.singles[k](image) for image in images[k].split(1)])
 
-        return torch.stack(_each(run, len(self)))
+        return torch.stack(each_alone(run, len(self)))
 
     @torch.no_grad()
     def gradients(
@@ -119,7 +116,7 @@ class PairedStack(nn.Module):
             parts = [single.gradient(image) for image in images[k].split(1)]
             return torch.cat([r for r, _ in parts]), torch.cat([g for _, g in parts])
 
-        parts = _each(run, len(self))
+        parts = each_alone(run, len(self))
         return torch.stack([r for r, _ in parts]), torch.stack([g for _, g in parts])
 
     def _check(self, images: Tensor) -> None:
@@ -141,24 +138,3 @@ class PairedStack(nn.Module):
         """Return the images in parts small enough for an accelerator's memory."""
         parts: Sequence[Tensor] = images.split(max(1, _BATCH // len(self)), dim=1)
         return parts
-
-
-def _each(run: Callable[[int], _T], n: int) -> list[_T]:
-    """Return ``run(0) ... run(n - 1)``, as many at once as torch has threads.
-
-    Every call runs on one thread of its own: the operations inside are too small to be shared out.
-    """
-    n_threads = torch.get_num_threads()
-    if min(n, n_threads) == 1:
-        return [run(k) for k in range(n)]
-
-    def alone(k: int) -> _T:
-        torch.set_num_threads(1)  # of this worker
-        try:
-            with torch.no_grad():
-                return run(k)
-        finally:
-            torch.set_num_threads(n_threads)  # what threads yet to come begin with
-
-    with ThreadPoolExecutor(min(n, n_threads), thread_name_prefix="paired") as pool:
-        return list(pool.map(alone, range(n)))
