@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from random_models import random_model
 from torch.nn import functional as F
 
 from pocketcortex.core import InputError
@@ -17,21 +18,10 @@ from pocketcortex.models import CompactModel, SharedCompactModel, count_paramete
 from pocketcortex.models.compact import readout_size, same_conv, same_padding
 
 
-def random_model(
+def single_model(
     filters: Sequence[int], size: tuple[int, int] = (16, 16), seed: int = 0
 ) -> CompactModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = CompactModel(filters, size)
-        with torch.no_grad():
-            model.readout.normal_()
-            model.readout_bias.normal_()
-            for norm in model.layers.norms:
-                norm.weight.uniform_(0.5, 2)
-                norm.bias.normal_()
-                norm.get_buffer("running_mean").normal_()
-                norm.get_buffer("running_var").uniform_(0.5, 2)
-    return model.eval()
+    return random_model(filters, size, seed).float()
 
 
 def some_images(n: int, size: tuple[int, int] = (16, 16), seed: int = 0) -> torch.Tensor:
@@ -106,12 +96,12 @@ def test_published_parameter_counts(real_data: Path) -> None:
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 22), (1, 1)])
 def test_readout_has_the_size_of_the_last_maps(size: tuple[int, int]) -> None:
-    model = random_model((2, 2, 2, 2, 3), size)
+    model = single_model((2, 2, 2, 2, 3), size)
     assert model.layers(some_images(1, size)).shape[2:] == readout_size(size)
 
 
 def test_save_and_load_give_the_same_model(tmp_path: Path) -> None:
-    model = random_model((4, 3, 5, 2, 6), (12, 16))
+    model = single_model((4, 3, 5, 2, 6), (12, 16))
     loaded = CompactModel.load(model.save(tmp_path / "new" / "model"))
     assert loaded.filters == model.filters
     assert not loaded.training
@@ -129,7 +119,7 @@ def test_image_mean_is_saved_with_the_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_missing_file_is_refused(tmp_path: Path, missing: str) -> None:
-    random_model((1, 2, 1, 2, 1)).save(tmp_path)
+    single_model((1, 2, 1, 2, 1)).save(tmp_path)
     (tmp_path / missing).unlink()
     with pytest.raises(InputError, match=re.escape(str(tmp_path))):
         CompactModel.load(tmp_path)
@@ -155,7 +145,7 @@ def test_missing_file_is_refused(tmp_path: Path, missing: str) -> None:
     ],
 )  # fmt: skip
 def test_damaged_config_is_refused(tmp_path: Path, config: str) -> None:
-    random_model((1, 2, 1, 2, 1)).save(tmp_path)
+    single_model((1, 2, 1, 2, 1)).save(tmp_path)
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(InputError, match="does not hold a saved compact model"):
         CompactModel.load(tmp_path)
@@ -163,14 +153,14 @@ def test_damaged_config_is_refused(tmp_path: Path, config: str) -> None:
 
 @pytest.mark.parametrize("keep", [0, 4, 100, -1])
 def test_truncated_weights_are_refused(tmp_path: Path, keep: int) -> None:
-    path = random_model((1, 2, 1, 2, 1)).save(tmp_path) / "model.safetensors"
+    path = single_model((1, 2, 1, 2, 1)).save(tmp_path) / "model.safetensors"
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match="does not hold a saved compact model"):
         CompactModel.load(tmp_path)
 
 
 def test_weights_without_a_tensor_are_refused(tmp_path: Path) -> None:
-    path = random_model((1, 2, 1, 2, 1)).save(tmp_path) / "model.safetensors"
+    path = single_model((1, 2, 1, 2, 1)).save(tmp_path) / "model.safetensors"
     tensors = safetensors.torch.load_file(path)
     del tensors["readout"]
     safetensors.torch.save_file(tensors, path)
@@ -179,7 +169,7 @@ def test_weights_without_a_tensor_are_refused(tmp_path: Path) -> None:
 
 
 def test_saved_config_is_plain_json(tmp_path: Path) -> None:
-    folder = random_model((1, 2, 1, 2, 1), (8, 12)).save(tmp_path)
+    folder = single_model((1, 2, 1, 2, 1), (8, 12)).save(tmp_path)
     config = json.loads((folder / "config.json").read_text())
     assert config == {"filters": [1, 2, 1, 2, 1], "image_size": [8, 12]}
 
@@ -187,7 +177,7 @@ def test_saved_config_is_plain_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", [(2, 3, 12, 16), (2, 3, 16, 12), (2, 3, 15, 16)])
 def test_images_of_another_size_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InputError, match=r"takes images \(n, 3, 16, 16\), got \(2, 3, "):
-        random_model((1, 1, 1, 1, 1))(torch.zeros(shape))
+        single_model((1, 1, 1, 1, 1))(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("filters", [(1, 1, 1, 1), (1,) * 6, (1, 1, 0, 1, 1), (1, 1, -2, 1, 1)])
@@ -197,18 +187,18 @@ def test_wrong_filter_counts_are_refused(filters: tuple[int, ...]) -> None:
 
 
 def test_integer_and_float_images_give_the_same_responses() -> None:
-    model, images = random_model((4, 3, 5, 2, 6)), some_images(4)
+    model, images = single_model((4, 3, 5, 2, 6)), some_images(4)
     assert torch.equal(model(images), model(images.float()))
 
 
 def test_each_image_is_answered_on_its_own() -> None:
-    model, images = random_model((4, 3, 5, 2, 6)), some_images(4)
+    model, images = single_model((4, 3, 5, 2, 6)), some_images(4)
     alone = torch.cat([model(image[None]) for image in images])
     torch.testing.assert_close(model(images), alone)
 
 
 def test_responses_may_be_negative() -> None:
-    model = random_model((4, 3, 5, 2, 6))
+    model = single_model((4, 3, 5, 2, 6))
     with torch.no_grad():
         model.readout_bias.fill_(-1e4)
     assert (model(some_images(2)) < 0).all()

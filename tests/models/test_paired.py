@@ -7,34 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from random_models import RAGGED, SIZE, ragged_models, random_model
 from torch import Tensor
 
 from pocketcortex.core import InputError
 from pocketcortex.models import CompactModel, PairedStack
-
-RAGGED = [(4, 3, 5, 2, 6), (1, 1, 1, 1, 1), (7, 2, 3, 4, 2), (3, 6, 2, 5, 3)]
-SIZE = (14, 17)
-
-
-def random_model(
-    filters: Sequence[int], size: tuple[int, int] = SIZE, seed: int = 0
-) -> CompactModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = CompactModel(filters, size)
-        with torch.no_grad():
-            model.readout.normal_()
-            model.readout_bias.normal_()
-            for norm in model.layers.norms:
-                norm.weight.uniform_(0.5, 2)
-                norm.bias.normal_()
-                norm.get_buffer("running_mean").normal_()
-                norm.get_buffer("running_var").uniform_(0.5, 2)
-    return model.double().eval()
-
-
-def ragged_models(size: tuple[int, int] = SIZE) -> list[CompactModel]:
-    return [random_model(filters, size, seed=k) for k, filters in enumerate(RAGGED)]
 
 
 def some_images(n_models: int, n: int, size: tuple[int, int] = SIZE, seed: int = 0) -> Tensor:

@@ -6,34 +6,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from random_models import SIZE, ragged_models, random_model
 from torch import Tensor, nn
 
 from pocketcortex.core import InputError
 from pocketcortex.models import CompactModel, CompactStack
-
-RAGGED = [(4, 3, 5, 2, 6), (1, 1, 1, 1, 1), (7, 2, 3, 4, 2), (3, 6, 2, 5, 3)]
-SIZE = (14, 17)
-
-
-def random_model(
-    filters: Sequence[int], size: tuple[int, int] = SIZE, seed: int = 0
-) -> CompactModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        model = CompactModel(filters, size)
-        with torch.no_grad():
-            model.readout.normal_()
-            model.readout_bias.normal_()
-            for norm in model.layers.norms:
-                norm.weight.uniform_(0.5, 2)
-                norm.bias.normal_()
-                norm.get_buffer("running_mean").normal_()
-                norm.get_buffer("running_var").uniform_(0.5, 2)
-    return model.double().eval()
-
-
-def ragged_models() -> list[CompactModel]:
-    return [random_model(filters, seed=k) for k, filters in enumerate(RAGGED)]
 
 
 def on_trunk(n_shared: int) -> list[CompactModel]:
