@@ -15,7 +15,8 @@ from pocketcortex.core import InputError
 from pocketcortex.plots.style import DPI, FAINT, INK, MUTED, SMALL_SIZE, TEXT_SIZE
 
 _TILE_INCHES = 1.17
-_LEFT, _GAP, _MARGIN, _HEAD, _FOOT, _TITLE = 170, 18, 14, 60, 36, 34  # in pixels of the bitmap
+_GAP, _MARGIN, _HEAD, _FOOT, _TITLE = 18, 14, 60, 36, 34  # in pixels of the bitmap
+_CHARACTER, _LEAST_LEFT = 17, 170  # width of a label's sign, and least room for labels
 _BAR, _BAR_ROOM = 14, 120
 _DIVERGING = "RdBu_r"  # red and blue stay apart for red-green colour-blind readers
 _RAISES, _LOWERS = "#B2182B", "#2166AC"  # that map's ends
@@ -167,7 +168,9 @@ class _Sheet:
         self._size, self._high, self._wide = size, scale * size[0], scale * size[1]
         self._bar_after = bar_after
         room = 0 if bar_after is None else _BAR_ROOM
-        self._across = _LEFT + len(heads) * (self._wide + _GAP) - _GAP + room + _MARGIN
+        longest = max(len(name) for name in names)
+        self._labels = max(_LEAST_LEFT, 2 * _MARGIN + _CHARACTER * longest)
+        self._across = self._labels + len(heads) * (self._wide + _GAP) - _GAP + room + _MARGIN
         self._pitch = _TITLE + self._high + _GAP
         self._down = _HEAD + len(names) * self._pitch + _FOOT
         self.figure = Figure(figsize=(self._across / DPI, self._down / DPI))
@@ -176,7 +179,7 @@ class _Sheet:
             self._text(left, 22, head, fontsize=TEXT_SIZE, color=INK, ha="center", va="top")
         for row, name in enumerate(names):
             middle = self._top(row) + self._high / 2
-            self._text(_LEFT - 16, middle, name, fontsize=TEXT_SIZE, ha="right", va="center")
+            self._text(self._labels - 16, middle, name, fontsize=TEXT_SIZE, ha="right", va="center")
 
     def tile(self, row: int, column: int, image: np.ndarray, title: str) -> Axes:
         """Show an image `(3, h, w)`, pixel for pixel, below its title."""
@@ -215,7 +218,7 @@ class _Sheet:
 
     def _left(self, column: int) -> int:
         room = _BAR_ROOM if self._bar_after is not None and column > self._bar_after else 0
-        return _LEFT + column * (self._wide + _GAP) + room
+        return self._labels + column * (self._wide + _GAP) + room
 
     def _top(self, row: int) -> int:
         return _HEAD + row * self._pitch + _TITLE
