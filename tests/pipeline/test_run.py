@@ -580,3 +580,12 @@ def test_separate_students_stopped_at_any_moment_end_with_the_same_numbers(
     assert {name: told[name] for name in kept} == {name: expected[name] for name in kept}
     assert "students/c_neuron000/model.safetensors" in files
     assert "students/shared.safetensors" not in files
+
+
+def test_too_few_images_for_the_stimuli_are_refused_before_any_work(
+    tables: dict[str, Any], tmp_path: Path
+) -> None:
+    wanted = tables | {"stimuli": tables["stimuli"] | {"n_random": 1500}}
+    with pytest.raises(InputError, match=r"too few to take stimuli.n_random = 1500"):
+        do(wanted, tmp_path / "run")
+    assert not (tmp_path / "run" / "teacher").exists()

@@ -1,6 +1,6 @@
 """The stages that compress: distil, prune, retrain; and shared models of several sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +22,8 @@ from pocketcortex.models import (
     CompactModel,
     SharedCompactModel,
     import_shared_model,
+    published_shared_models,
+    shared_outputs,
 )
 from pocketcortex.pipeline.config import CompactConfig, StudentsConfig
 from pocketcortex.pipeline.progress import progress_bar
@@ -133,16 +135,36 @@ def shared_models(
 ) -> dict[str, Any]:
     """Train shared models of S filters in the first three layers, trained and fixed random; score.
 
-    Returns the content of ``summary.json``: for each model, by kind and S, the median squared
-    correlation with the teacher on the monitored images and the scores on the held-out halves.
+    Published shared models (from the ensemble) of the same neurons are scored beside them where
+    the configuration names a release. Returns the content of ``summary.json``: for each model, by
+    kind and S, the median squared correlation with the teacher on the monitored images and the
+    scores on the held-out halves.
     """
     settings = stages.config.students
     *_, third, last = settings.filters
-    tables, agreement = [], {}
+    tables: list[pd.DataFrame] = []
+    agreement: dict[str, float | None] = {}
     teacher = read_array(labels / "teacher.npy")[stages.bank.monitored].astype(np.float64)
+    stops = np.cumsum([len(test.usable) for test in stages.inputs.tests])
+    in_order = [
+        np.arange(stop - len(test.usable), stop)
+        for test, stop in zip(stages.inputs.tests, stops, strict=True)
+    ]
+
+    def score(name: str, network: SharedCompactModel, outputs: Sequence[np.ndarray]) -> None:
+        network = network.to(stages.device)
+        monitored = _predict_shared(stages, network, _monitored(stages))
+        agreement[name] = _median(pearson_r2(teacher, monitored[:, np.concatenate(outputs)]))
+        for test, own in zip(stages.inputs.tests, outputs, strict=True):
+            answers = _predict_shared(stages, network, test.held_out.require_stimuli())
+            tables.append(
+                score_table(
+                    test.held_out, {name: answers[:, own]}, test.usable, test.unusable, stages.seed
+                )
+            )
+
     for kind, n_frozen in (("trained", 0), ("random", N_TRUNK)):
         for size in sizes:
-            name = f"{kind} {size}"
             filters = (size, size, size, third, last)
             asked = settings.model_copy(update={"filters": filters, "start": None})
             path = folder / f"{kind}{size:03d}.safetensors"
@@ -151,35 +173,53 @@ def shared_models(
                 network = _shared(stages, labels, asked, checkpoint, n_frozen, n_images)
                 _save_shared(network, path)
             checkpoint.unlink(missing_ok=True)
-            network = _load_shared(stages, path, filters).to(stages.device)
-            monitored = _predict_shared(stages, network, _monitored(stages))
-            agreement[name] = _median(pearson_r2(teacher, monitored))
-            first = 0
-            for test in stages.inputs.tests:
-                columns = slice(first, first + len(test.usable))
-                first = columns.stop
-                answers = _predict_shared(stages, network, test.held_out.require_stimuli())
-                tables.append(
-                    score_table(
-                        test.held_out, {name: answers[:, columns]}, test.usable, test.unusable,
-                        stages.seed,
-                    )
-                )  # fmt: skip
+            score(f"{kind} {size}", _load_shared(stages, path, filters), in_order)
+    for size, network, outputs in _published_shared(stages):
+        score(f"published {size}", network, outputs)
     table = pd.concat(tables, ignore_index=True)
     table.to_parquet(folder / "scores.parquet", index=False)
     scores = medians(table, stages.seed)
     summary = {"agreement": agreement, "scores": scores}
     write_json(folder / "summary.json", summary)
+    _draw_sizes(folder, scores)
+    return summary
+
+
+def _draw_sizes(folder: Path, scores: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Draw the medians of shared models against their numbers of filters, a figure a metric."""
     for metric, models in scores.items():
         kinds: dict[str, dict[int, tuple[float, float, float]]] = {}
-        for name, score in models.items():
-            trained, number = name.split()
-            if score["median"] is not None:
-                kinds.setdefault(trained, {})[int(number)] = (score["median"], *score["ci"])
+        for name, found in models.items():
+            kind, number = name.split()
+            if found["median"] is not None:
+                kinds.setdefault(kind, {})[int(number)] = (found["median"], *found["ci"])
         if kinds:
             drawn = render_figure(plot_score_by_filters(kinds, metric=f"median {metric}"))
             (folder / f"{metric.replace(' ', '_')}.png").write_bytes(drawn.png)
-    return summary
+
+
+def _published_shared(
+    stages: Stages,
+) -> Iterator[tuple[int, SharedCompactModel, list[np.ndarray]]]:
+    """Yield the release's shared models with their outputs, if it has all test sessions'."""
+    release = stages.config.recordings.published_models
+    if release is None:
+        return
+    try:
+        slices = [shared_outputs(test.fit.id) for test in stages.inputs.tests]
+    except InputError:
+        return
+    for size, path in published_shared_models(release).get("from_ensemble_model", {}).items():
+        network = import_shared_model(path)
+        every = np.arange(network.bias.numel())
+        yield (
+            size,
+            network,
+            [
+                every[own][test.usable]
+                for own, test in zip(slices, stages.inputs.tests, strict=True)
+            ],
+        )
 
 
 def predict_students(stages: Stages, folder: Path, stimuli: StimulusSet) -> Predictions:

@@ -40,7 +40,7 @@ def run(config: RunConfig, out: str | Path, *, device: str = "auto") -> dict[str
     InputError
         If the recordings, the network or the folder are at fault.
     """
-    with opened(config, out, device, Stages.check) as (folder, stages, record):
+    with opened(config, out, device, Stages.check_whole_run) as (folder, stages, record):
         tell_unusable(stages)
         Chain(folder, stages).report(record)
     summary: dict[str, Any] = json.loads((Path(out) / "scores" / "summary.json").read_text())

@@ -105,6 +105,13 @@ class Stages:
                     f"students.start has {list(found)} filters, students.filters says "
                     f"{list(students.filters)}; give both the same"
                 )
+        release = self.config.recordings.published_models
+        for test in self.inputs.tests if release is not None else ():
+            _published_paths(release or "", test.fit, test.usable)
+
+    def check_whole_run(self) -> None:
+        """Raise InputError as `check`, and for too few images to take stimuli from."""
+        self.check()
         wanted = self.config.stimuli
         if (found_images := len(self.bank.stimuli)) <= wanted.n_random + 2 * wanted.n_natural:
             raise InputError(
@@ -112,9 +119,6 @@ class Stages:
                 f"stimuli.n_random = {wanted.n_random} and stimuli.n_natural = "
                 f"{wanted.n_natural} for each model from; add a bank or lower them"
             )
-        release = self.config.recordings.published_models
-        for test in self.inputs.tests if release is not None else ():
-            _published_paths(release or "", test.fit, test.usable)
 
     def teacher(self, folder: Path) -> None:
         """Train the ensemble's members over the training sessions."""
