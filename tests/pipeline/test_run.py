@@ -215,7 +215,10 @@ def test_report_and_models_can_be_read(undisturbed: Undisturbed, undisturbed_fol
     answers = np.load(out / "stimuli" / "responses.npy")
     assert answers.shape == (len(session.stimuli), 2 * N_NEURONS)
     assert {p.stem for p in (out / "report" / "figures").glob("*.png")} >= {
-        "stimuli", "population", "adversarial", "smoothed",
+        "stimuli",
+        "population",
+        "adversarial",
+        "smoothed",
     }
     assert not (out / "causal").exists()  # the animal cannot be shown more
     for name in (f"{session}_neuron{k:03d}" for session in "cd" for k in range(N_NEURONS)):
