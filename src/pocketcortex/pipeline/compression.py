@@ -31,6 +31,7 @@ from pocketcortex.pipeline.scores import medians, score_table
 from pocketcortex.pipeline.simulated_causal import predictions
 from pocketcortex.pipeline.stages import CHECKPOINT, Stages
 from pocketcortex.plots import plot_score_by_filters, render_figure
+from pocketcortex.report.tables import metric_label
 from pocketcortex.training import (
     Distillation,
     distill_shared,
@@ -194,7 +195,9 @@ def _draw_sizes(folder: Path, scores: dict[str, dict[str, dict[str, Any]]]) -> N
             if found["median"] is not None:
                 kinds.setdefault(kind, {})[int(number)] = (found["median"], *found["ci"])
         if kinds:
-            drawn = render_figure(plot_score_by_filters(kinds, metric=f"median {metric}"))
+            drawn = render_figure(
+                plot_score_by_filters(kinds, metric=f"median {metric_label(metric)}")
+            )
             (folder / f"{metric.replace(' ', '_')}.png").write_bytes(drawn.png)
 
 
