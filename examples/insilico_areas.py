@@ -33,6 +33,7 @@ from pocketcortex.core import StimulusSet, keep_freed_memory, provenance, write_
 from pocketcortex.data import KINDS, Area, InSilicoCortex, Neuron, dead_leaves, insilico_neurons
 from pocketcortex.metrics import bootstrap_ci, pearson_r2
 from pocketcortex.models import CompactModel, CompactStack
+from pocketcortex.pipeline import run
 from pocketcortex.pipeline.config import (
     CompactConfig,
     InSilicoConfig,
@@ -42,7 +43,6 @@ from pocketcortex.pipeline.config import (
     TeacherConfig,
 )
 from pocketcortex.pipeline.progress import progress_bar, say
-from pocketcortex.pipeline.run import run
 from pocketcortex.plots import render_figure
 from pocketcortex.stimuli import synthesize
 from pocketcortex.training import Distillation, distill_shared, retrain

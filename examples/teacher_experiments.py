@@ -33,10 +33,10 @@ from pocketcortex.data import InSilicoCortex, Neuron, dead_leaves
 from pocketcortex.mapping import FactorizedMapping, RidgeLOO
 from pocketcortex.metrics import bootstrap_ci, pearson_r2
 from pocketcortex.models import EnsembleMember, EnsembleShape
+from pocketcortex.pipeline import fit_ensemble, resolve_device
 from pocketcortex.pipeline.config import RunConfig, TeacherConfig, read_config
 from pocketcortex.pipeline.inputs import RunInputs, TestSession, prepare_inputs
 from pocketcortex.pipeline.progress import progress_bar, say
-from pocketcortex.pipeline.run import fit_ensemble, resolve_device
 from pocketcortex.pipeline.stages import Stages
 from pocketcortex.plots import render_figure
 from pocketcortex.stimuli import gaudy

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_compact import random_model, some_images
+from test_compact import single_model, some_images
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,7 +30,7 @@ def counted_macs(model: nn.Module, size: tuple[int, int]) -> int:
 def test_macs_are_what_torch_counts() -> None:
     # Odd sizes need no widened kernels, whose zeros torch would count as work.
     size = (17, 21)
-    model = random_model(FILTERS, size)
+    model = single_model(FILTERS, size)
     assert model_size(model).macs == counted_macs(fold_batch_norm(model), size)
     shared = SharedCompactModel(FILTERS, 7, size).eval()
     assert model_size(shared).macs == counted_macs(shared, size)
@@ -44,7 +44,7 @@ def test_macs_by_hand() -> None:
 
 
 def test_size_of_a_model(tmp_path: Path) -> None:
-    model = random_model(FILTERS)
+    model = single_model(FILTERS)
     size = model_size(model)
     assert size.filters == FILTERS
     assert size.filters_per_stage == model.filters_per_layer == (4, 4, 3, 5, 2, 6)
@@ -59,7 +59,7 @@ def test_size_of_a_shared_model() -> None:
     size = model_size(SharedCompactModel(FILTERS, 7, (16, 16)))
     assert size.filters_per_stage == (4, 4, 3, 5, 2, 7)
     assert size.parameters.readout == 7 * 6 + 7 * 16 + 7
-    assert size.parameters.convolution == random_model(FILTERS).n_parameters.convolution
+    assert size.parameters.convolution == single_model(FILTERS).n_parameters.convolution
 
 
 @pytest.mark.data

@@ -14,7 +14,7 @@ import onnxruntime
 import pytest
 import torch
 from pydantic import ValidationError
-from test_compact import random_model, some_images
+from test_compact import single_model, some_images
 
 from pocketcortex.core import InputError
 from pocketcortex.data import read_v4
@@ -84,7 +84,7 @@ def responses(model: torch.nn.Module, images: torch.Tensor) -> torch.Tensor:
 
 
 def test_folded_model_answers_alike_and_leaves_the_model_alone() -> None:
-    model, images = random_model(FILTERS, SIZE).train(), images_of_all_contrasts(8, SIZE)
+    model, images = single_model(FILTERS, SIZE).train(), images_of_all_contrasts(8, SIZE)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     folded = fold_batch_norm(model)
     assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
@@ -96,7 +96,7 @@ def test_folded_model_answers_alike_and_leaves_the_model_alone() -> None:
 
 @pytest.mark.parametrize("format", RUNNERS)
 def test_exported_model_answers_alike(tmp_path: Path, format: ExportFormat) -> None:
-    model, images = random_model(FILTERS, SIZE), images_of_all_contrasts(9, SIZE)
+    model, images = single_model(FILTERS, SIZE), images_of_all_contrasts(9, SIZE)
     expected = responses(model, images)
     run = RUNNERS[format](export_model(model, tmp_path / "new" / "model", format))
     assert largest_error(run(images.numpy()), expected) < 1e-5
@@ -106,7 +106,7 @@ def test_exported_model_answers_alike(tmp_path: Path, format: ExportFormat) -> N
 
 @pytest.mark.parametrize("format", ["onnx", "torch"])
 def test_population_answers_as_its_models(tmp_path: Path, format: ExportFormat) -> None:
-    models = [random_model(f, SIZE, seed) for seed, f in enumerate([FILTERS, (2, 6, 1, 3, 1)])]
+    models = [single_model(f, SIZE, seed) for seed, f in enumerate([FILTERS, (2, 6, 1, 3, 1)])]
     images = images_of_all_contrasts(5, SIZE)
     path = export_model(models, tmp_path / "population", format)
     expected = CompactStack(models).eval().predict(images)
@@ -127,7 +127,7 @@ def test_published_model_answers_alike_in_every_format(real_data: Path, tmp_path
 
 
 def test_onnx_file_says_what_it_takes(tmp_path: Path) -> None:
-    path = export_model(random_model(FILTERS, SIZE), tmp_path / "model.onnx", "onnx")
+    path = export_model(single_model(FILTERS, SIZE), tmp_path / "model.onnx", "onnx")
     content = onnx.load(path)
     onnx.checker.check_model(content, full_check=True)
     assert {o.version for o in content.opset_import if o.domain in ("", "ai.onnx")} == {ONNX_OPSET}
@@ -138,7 +138,7 @@ def test_onnx_file_says_what_it_takes(tmp_path: Path) -> None:
 
 
 def test_exported_code_runs_by_itself(tmp_path: Path) -> None:
-    model, images = random_model(FILTERS, SIZE), some_images(3, SIZE)
+    model, images = single_model(FILTERS, SIZE), some_images(3, SIZE)
     folder = export_model(model, tmp_path / "model", "numpy")
     np.save(tmp_path / "images.npy", images.numpy())
     words = ["-I", "-W", "error", "numpy_forward.py", "weights.npz", str(tmp_path / "images.npy")]
@@ -148,7 +148,7 @@ def test_exported_code_runs_by_itself(tmp_path: Path) -> None:
 
 
 def test_exported_code_imports_numpy_alone_and_is_short(tmp_path: Path) -> None:
-    folder = export_model(random_model(FILTERS), tmp_path / "model", "numpy")
+    folder = export_model(single_model(FILTERS), tmp_path / "model", "numpy")
     text = (folder / "numpy_forward.py").read_text()
     imported = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import | ast.ImportFrom)]
     assert {ast.unparse(node) for node in imported} == {"import sys", "import numpy as np"}
@@ -156,7 +156,7 @@ def test_exported_code_imports_numpy_alone_and_is_short(tmp_path: Path) -> None:
 
 
 def test_numpy_weights_are_named_as_the_code_says() -> None:
-    shapes = {name: array.shape for name, array in numpy_weights(random_model(FILTERS)).items()}
+    shapes = {name: array.shape for name, array in numpy_weights(single_model(FILTERS)).items()}
     assert shapes == {
         "image_mean": (3,), "conv": (4, 3, 5, 5), "readout": (6, 4, 4), "readout_bias": (),
         "depthwise1": (4, 5, 5), "depthwise2": (3, 5, 5), "depthwise3": (5, 5, 5),
@@ -167,7 +167,7 @@ def test_numpy_weights_are_named_as_the_code_says() -> None:
 
 
 def test_hub_folder_is_a_model_with_a_card(tmp_path: Path) -> None:
-    model, images = random_model(FILTERS, SIZE), some_images(3, SIZE)
+    model, images = single_model(FILTERS, SIZE), some_images(3, SIZE)
     folder = export_model(model, tmp_path / "neuron003", "hub", card=CARD)
     assert {p.name for p in folder.iterdir()} == {"README.md", "config.json", "model.safetensors"}
     assert torch.equal(responses(CompactModel.load(folder), images), responses(model, images))
@@ -183,7 +183,7 @@ def test_hub_folder_is_a_model_with_a_card(tmp_path: Path) -> None:
 
 
 def test_usage_on_the_card_runs(tmp_path: Path) -> None:
-    folder = export_model(random_model(FILTERS, SIZE), tmp_path / "model", "hub", card=CARD)
+    folder = export_model(single_model(FILTERS, SIZE), tmp_path / "model", "hub", card=CARD)
     found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
     assert found
     answer = subprocess.run(
@@ -193,7 +193,7 @@ def test_usage_on_the_card_runs(tmp_path: Path) -> None:
 
 
 def test_an_older_export_is_replaced_and_nothing_else(tmp_path: Path) -> None:
-    old, new = random_model(FILTERS, seed=1), random_model(FILTERS, seed=2)
+    old, new = single_model(FILTERS, seed=1), single_model(FILTERS, seed=2)
     folder = export_model(old, tmp_path / "model", "numpy")
     export_model(new, folder, "numpy")
     assert np.array_equal(np.load(folder / "weights.npz")["conv"], numpy_weights(new)["conv"])
@@ -206,7 +206,7 @@ def test_an_older_export_is_replaced_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_bad_requests_are_refused(tmp_path: Path) -> None:
-    model = random_model(FILTERS)
+    model = single_model(FILTERS)
     with pytest.raises(InputError, match="names the licence"):
         export_model(model, tmp_path / "a", "hub")
     with pytest.raises(InputError, match="takes one compact model"):
@@ -214,7 +214,7 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="images of one size; got none"):
         export_model([], tmp_path / "a", "onnx")
     with pytest.raises(InputError, match=r"images of one size; got \[\(14, 17\), \(16, 16\)\]"):
-        export_model([model, random_model(FILTERS, SIZE)], tmp_path / "a", "torch")
+        export_model([model, single_model(FILTERS, SIZE)], tmp_path / "a", "torch")
     with pytest.raises(ValidationError, match="license"):
         ModelCard(license=" ")
     assert list(tmp_path.iterdir()) == []
@@ -223,7 +223,7 @@ def test_bad_requests_are_refused(tmp_path: Path) -> None:
 def test_without_the_extra_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = random_model(FILTERS)
+    model = single_model(FILTERS)
     folder = export_model(model, tmp_path / "hub", "hub", card=CARD)
     for name in ("huggingface_hub", "onnx", "onnxscript"):
         monkeypatch.setitem(sys.modules, name, None)
