@@ -65,21 +65,10 @@ class StimuliJob:
         self, name: str, settings: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]
     ) -> dict[str, Any]:
         """Do a kind unless it is done before from the same inputs, and return its summary."""
-        folder = RunFolder(self.out)
         keep_freed_memory()
-        with folder.locked():
-            inputs = {"seed": self.seed, "models": _digest(self.models), **settings}
-
-            def whole(partial: Path) -> None:
-                summary = work(partial)
-                record = provenance(self.seed) | {"device": self.device}
-                write_json(
-                    partial / "summary.json", summary | {"settings": dict(settings)} | record
-                )
-
-            path, _ = folder.stage(name, inputs, whole)
-        summary: dict[str, Any] = json.loads((path / "summary.json").read_text())
-        return {"folder": str(path), "seconds": folder.seconds(name), **summary}
+        inputs = {"seed": self.seed, "models": _digest(self.models), **settings}
+        told = {"settings": dict(settings), "device": self.device} | provenance(self.seed)
+        return _done(self.out, name, inputs, lambda partial: work(partial) | told)
 
 
 def draw(
@@ -111,20 +100,29 @@ def draw(
     settings = {"seed": seed, "size": size,
                 "natural": None if natural is None else natural.fingerprint}  # fmt: skip
 
-    def work(folder: Path) -> None:
+    def work(folder: Path) -> dict[str, Any]:
         photographs = None
         if natural is not None:
             photographs = natural.read(drawn_at_random(natural, min(8, len(natural)), seed))
         drawn = catalogue(size, rng=np.random.default_rng(seed), natural=photographs)
         _write_drawn(drawn, folder)
         counts = {kind: len(drawn.of_kind(kind)) for kind in drawn.kinds}
-        write_json(folder / "summary.json", {"size": size, "n_images": counts} | provenance(seed))
+        return {"size": size, "n_images": counts} | provenance(seed)
 
+    return _done(out, "make", settings, work)
+
+
+def _done(
+    out: Path, name: str, inputs: Mapping[str, Any], work: Callable[[Path], dict[str, Any]]
+) -> dict[str, Any]:
+    """Do a stage that returns its summary, unless it is done; return the summary."""
     folder = RunFolder(out)
     with folder.locked():
-        path, _ = folder.stage("make", settings, work)
+        path, _ = folder.stage(
+            name, inputs, lambda partial: write_json(partial / "summary.json", work(partial))
+        )
     summary: dict[str, Any] = json.loads((path / "summary.json").read_text())
-    return {"folder": str(path), "seconds": folder.seconds("make"), **summary}
+    return {"folder": str(path), "seconds": folder.seconds(name), **summary}
 
 
 def searched(job: StimuliJob, bank: StimulusSet, k: int) -> BankSearch:
