@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.bank_scan import bench_bank_scan
+from benchmarks.cka import bench_cka
 from benchmarks.decoding import bench_decoding
 from benchmarks.distillation import bench_shared_trunk, bench_stacked_students
 from benchmarks.ensemble import bench_stacked_members
@@ -43,6 +44,7 @@ BENCHMARKS = (
     bench_synthesis,
     bench_synthesis_gpu,
     bench_smoothing,
+    bench_cka,
 )
 
 _HEAD = """# Benchmarks
