@@ -11,7 +11,7 @@ from population_models import population
 from pocketcortex.core import InputError, StimulusSet
 from pocketcortex.data import read_v4
 from pocketcortex.dissect import model_alignment
-from pocketcortex.dissect._maps import windows
+from pocketcortex.dissect._maps import around
 from pocketcortex.metrics import CKAAccumulator, linear_cka, participation_ratio
 from pocketcortex.models import CompactModel, import_compact_model, published_models
 
@@ -95,45 +95,47 @@ def test_models_and_images_stay_as_they_are() -> None:
         assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
 
 
-def test_receptive_field_control_is_cka_of_moved_images_within_the_window() -> None:
+@pytest.mark.parametrize("positions", ["receptive field", "receptive field in place"])
+def test_receptive_fields_are_windows_of_plain_maps(positions: str) -> None:
     size = (40, 44)
     models, shown = population(3, size), images(18, size)
-    centres = np.array([[12.2, 25.9], [21.5, 19.5], [33.0, 8.0]])
-    found = model_alignment(
-        models, shown, positions="receptive field", centres_px=centres, window_px=12.0
-    )
+    centres = np.array([[12.2, 25.9], [21.5, 19.5], [38.0, 8.0]])  # the last window is cut off
+    found = model_alignment(models, shown, positions=positions, centres_px=centres, window_px=14.0)
     features = []
     for model, (x, y) in zip(models, centres, strict=True):
         right, down = round(x - 21.5), round(y - 19.5)
-        rows = np.clip(np.arange(40) + down, 0, 39)
-        columns = np.clip(np.arange(44) + right, 0, 43)
-        maps = plain_maps(model, shown[:, :, rows][:, :, :, columns])
-        # centres of what positions see: pixel k, 2k + 1, 4k + 3 by layer
-        at = [(np.arange(44), 1, 0), (np.arange(22), 2, 1)] + [(np.arange(11), 4, 3)] * 3
+        pixels = shown
+        if positions == "receptive field":
+            rows = np.clip(np.arange(40) - down, 0, 39)
+            columns = np.clip(np.arange(44) - right, 0, 43)
+            pixels = shown[:, :, rows][:, :, :, columns]
         own = []
-        for layer, (k, step, start) in zip(maps, at, strict=True):
-            seen = step * k + start
-            wanted_rows = k[: layer.shape[2]][abs(seen[: layer.shape[2]] - 19.5) < 6]
-            wanted = k[abs(seen - 21.5) < 6]
-            own.append(layer[:, :, wanted_rows][:, :, :, wanted])
+        # middle of what positions see: pixel k, 2 k + 1, 4 k + 3 by layer
+        grids = [(1, 0), (2, 1), (4, 3), (4, 3), (4, 3)]
+        for layer, (step, start) in zip(plain_maps(model, pixels), grids, strict=True):
+            seen_y, seen_x = (step * np.arange(n) + start for n in layer.shape[2:])
+            near_y, near_x = abs(seen_y - 19.5 - down) < 7, abs(seen_x - 21.5 - right) < 7
+            own.append(layer[:, :, near_y][:, :, :, near_x])
         features.append(own)
     np.testing.assert_allclose(found.cka, plain_cka(features, [18], True), atol=2e-5)
-    assert found.window_px == 12
+    assert (found.positions, found.window_px) == (positions, 14)
 
 
-def test_a_model_is_unlike_itself_where_it_looks_at_another_part_of_the_image() -> None:
-    (model,) = population(1, (48, 48))
-    shown = images(20, (48, 48))
-    for x, alike in ((23.5, True), (11.5, False)):
-        centres = np.array([[23.5, 23.5], [x, 23.5]])
-        found = model_alignment(
-            [model, model], shown, positions="receptive field", centres_px=centres, window_px=8.0
-        )
-        assert (found.cka[:, 0, 1] > 0.999).all() == alike
-        assert alike or abs(found.cka[0, 0, 1]) < 0.3
+def test_a_model_is_like_itself_wherever_it_looks_if_images_move_along() -> None:
+    (model,) = population(1, (112, 112))
+    shown = images(20, (112, 112))
+    centres = np.array([[55.5, 55.5], [39.5, 59.5]])  # moved by multiples of the stride
+    moved, in_place = (
+        model_alignment(
+            [model, model], shown, positions=positions, centres_px=centres, window_px=16.0
+        ).cka[:, 0, 1]
+        for positions in ("receptive field", "receptive field in place")
+    )
+    np.testing.assert_allclose(moved, 1, atol=1e-5)
+    assert (abs(in_place) < 0.3).all()
 
 
-def test_windows_of_64_px_see_none_of_the_zeros_around_images_of_112() -> None:
+def test_positions_24_px_from_the_edge_see_none_of_the_zeros_around_an_image() -> None:
     (small,) = population(1, (112, 112))
     large = CompactModel(small.filters, (176, 176)).eval()
     large.layers.load_state_dict(small.layers.state_dict())
@@ -143,7 +145,7 @@ def test_windows_of_64_px_see_none_of_the_zeros_around_images_of_112() -> None:
     for window, blind in ((64.0, True), (66.0, False)):
         same = []
         for layer, (inner, outer) in enumerate(zip(maps, beyond, strict=True)):
-            here = windows((112, 112), window)[layer]
+            here = around((55.5, 55.5), (112, 112), window, True).windows[layer]
             shift = 32 * inner.shape[2] // 112
             a = inner[..., here.rows, here.columns]
             b = outer[..., shift:, shift:][..., here.rows, here.columns]

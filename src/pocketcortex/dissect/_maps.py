@@ -60,12 +60,49 @@ class Moments:
         )
 
 
-def windows(image_size: tuple[int, int], window_px: float | None) -> tuple[Window, ...]:
-    """Return each layer's window: all of its maps, or `window_px` around the image's middle.
+@dataclass(frozen=True)
+class View:
+    """What of an image a model is shown, and where its maps are looked at.
 
-    A position belongs to it if the centre of what it sees lies less than half of `window_px` from
-    the middle.
+    Attributes
+    ----------
+    offset
+        Rows and columns by which images are moved down and to the right, their edges repeated.
+    windows
+        Of each layer's maps.
     """
+
+    offset: tuple[int, int]
+    windows: tuple[Window, ...]
+
+
+def whole(image_size: tuple[int, int]) -> View:
+    """Return the view of images in place and of all positions."""
+    sizes = map_sizes(image_size)
+    return View((0, 0), tuple(Window(slice(0, h), slice(0, w)) for h, w in sizes))
+
+
+def around(
+    centre_px: tuple[float, float], image_size: tuple[int, int], window_px: float, moved: bool
+) -> View:
+    """Return the view of a square window around a row and column of the image.
+
+    Its middle lies a whole number of pixels from the image's middle. A position belongs to it if
+    the middle of what it sees lies less than half of `window_px` away; it ends with the image.
+
+    Parameters
+    ----------
+    centre_px
+        Row and column.
+    image_size
+        Height and width.
+    window_px
+        Side of the window.
+    moved
+        Whether the image's middle is moved there.
+    """
+    middle = [(length - 1) / 2 for length in image_size]
+    down, right = (round(at - mid) for at, mid in zip(centre_px, middle, strict=True))
     found = []
     starts, steps = np.zeros(2), 1
     inputs = image_size
@@ -73,16 +110,13 @@ def windows(image_size: tuple[int, int], window_px: float | None) -> tuple[Windo
         # an output o sees inputs o * stride - before + 0..4, whose middle is 2 further
         before = np.array([same_padding(n, stride)[0] for n in inputs])
         starts, steps = starts + steps * (2 - before), steps * stride
-        if window_px is None:
-            found.append(Window(slice(0, size[0]), slice(0, size[1])))
-        else:
-            rows, columns = (
-                _inside(start + steps * np.arange(n), (length - 1) / 2, window_px / 2)
-                for start, n, length in zip(starts, size, image_size, strict=True)
-            )
-            found.append(Window(rows, columns))
+        rows, columns = (
+            _inside(start + steps * np.arange(n), mid + by, window_px / 2)
+            for start, n, mid, by in zip(starts, size, middle, (down, right), strict=True)
+        )
+        found.append(Window(rows, columns))
         inputs = size
-    return tuple(found)
+    return View((down, right) if moved else (0, 0), tuple(found))
 
 
 def _inside(centres: np.ndarray, middle: float, reach: float) -> slice:
@@ -93,16 +127,16 @@ def _inside(centres: np.ndarray, middle: float, reach: float) -> slice:
 
 
 class MapBuffer:
-    """Room for the maps of one model, the widest of several, and one batch of images.
+    """Room for the windows of one model, the widest of several, and one batch of images.
 
     Parameters
     ----------
     filters
-        Filters per layer of all models that will be run.
+        Filters per layer of each model that will be run.
+    views
+        Each model's view.
     batch_size
         Most images of a batch.
-    shown
-        Each layer's window.
     device
         Where to compute.
     """
@@ -110,22 +144,29 @@ class MapBuffer:
     def __init__(
         self,
         filters: Sequence[Sequence[int]],
+        views: Sequence[View],
         batch_size: int,
-        shown: tuple[Window, ...],
         device: torch.device,
     ) -> None:
-        self.shown = shown
-        widest = [max(counts) for counts in zip(*filters, strict=True)]
+        values = [
+            [n * math.prod(window.size) for n, window in zip(own, view.windows, strict=True)]
+            for own, view in zip(filters, views, strict=True)
+        ]
         self._room = [
-            torch.empty(batch_size * math.prod(window.size) * n, device=device)
-            for n, window in zip(widest, shown, strict=True)
+            torch.empty(batch_size * max(layer), device=device)
+            for layer in zip(*values, strict=True)
         ]
 
-    def layer(self, index: int, n: int, channels: int) -> Float32[Tensor, "n channels h w"]:
-        """Return room for n images' maps of a layer, channels last in memory."""
-        height, width = self.shown[index].size
-        room = self._room[index][: n * height * width * channels]
-        return room.view(n, height, width, channels).permute(0, 3, 1, 2)
+    def maps(
+        self, filters: Sequence[int], view: View, n_images: int
+    ) -> list[Float32[Tensor, "n channels h w"]]:
+        """Return room for each layer's maps, channels last in memory."""
+        found = []
+        for room, channels, window in zip(self._room, filters, view.windows, strict=True):
+            height, width = window.size
+            own = room[: n_images * height * width * channels]
+            found.append(own.view(n_images, height, width, channels).permute(0, 3, 1, 2))
+        return found
 
 
 class FoldedLayers:
@@ -148,41 +189,33 @@ class FoldedLayers:
         # positions of the last layer's grid within each layer's maps
         self._steps = [sizes[k][0] // sizes[-1][0] for k in range(N_LAYERS)]
 
-    def fill(
-        self, buffer: MapBuffer, images: Tensor, offset: tuple[int, int]
-    ) -> tuple[Moments, ...]:
-        """Write all layers' rectified maps into a buffer, and return their moments.
+    def fill(self, maps: list[Tensor], images: Tensor, view: View) -> tuple[Moments, ...]:
+        """Write all layers' rectified maps where there is room for them; return their moments.
 
         Parameters
         ----------
-        buffer
-            Where to.
+        maps
+            As `MapBuffer.maps` returns them.
         images
             Raw, uint8 or float, on the layers' device.
-        offset
-            Rows and columns by which the image moves up and to the left, its edges repeated.
+        view
+            What to show, and where to look.
         """
         n = len(images)
         tile = _TILE if images.device.type == "cpu" else n
-        maps = [buffer.layer(k, n, c) for k, c in enumerate(self.filters)]
 
         def run(k: int) -> list[Moments]:
             own = slice(k * tile, (k + 1) * tile)
-            return self._fill_tile(buffer.shown, [m[own] for m in maps], images[own], offset)
+            return self._fill_tile([m[own] for m in maps], images[own], view)
 
         parts = each_alone(run, math.ceil(n / tile))
         return tuple(sum(layer[1:], layer[0]) for layer in zip(*parts, strict=True))
 
     @torch.no_grad()
-    def _fill_tile(
-        self,
-        shown: tuple[Window, ...],
-        maps: list[Tensor],
-        images: Tensor,
-        offset: tuple[int, int],
-    ) -> list[Moments]:
+    def _fill_tile(self, maps: list[Tensor], images: Tensor, view: View) -> list[Moments]:
         """Fill the maps of some images and return their moments."""
-        x = self.layers.centre(_moved(images, offset))
+        shown = view.windows
+        x = self.layers.centre(_moved(images, view.offset))
         x = x.contiguous(memory_format=torch.channels_last)
         x = same_conv(x, self.layers.conv.weight, bias_of(self.layers.conv), STRIDES[0], 1)
         x = _rectified(x, maps[0], shown[0])
@@ -245,10 +278,10 @@ def _on_cpu(x: Tensor) -> np.ndarray:
 
 
 def _moved(images: Tensor, offset: tuple[int, int]) -> Tensor:
-    """Return images moved up and to the left, their edges repeated."""
+    """Return images moved down and to the right, their edges repeated."""
     for dim, (by, length) in enumerate(zip(offset, images.shape[2:], strict=True), 2):
         if by:
-            index = torch.arange(length, device=images.device).add_(by).clamp_(0, length - 1)
+            index = torch.arange(length, device=images.device).sub_(by).clamp_(0, length - 1)
             images = images.index_select(dim, index)
     return images
 

@@ -15,17 +15,19 @@ from pocketcortex.dissect._maps import (
     FoldedLayers,
     MapBuffer,
     Moments,
+    View,
+    around,
     covariance,
     filtered_sd,
     gram,
-    windows,
+    whole,
 )
 from pocketcortex.metrics.cka import CKAAccumulator
 from pocketcortex.metrics.dimensionality import effective_dimensionality
 from pocketcortex.metrics.pairs import pair_mean
 from pocketcortex.models import CompactModel
 
-Positions = Literal["all", "receptive field"]
+Positions = Literal["all", "receptive field", "receptive field in place"]
 
 _LEAST_BATCH = 8
 
@@ -142,13 +144,17 @@ def model_alignment(
     a CPU's cache while they are computed; memory does not depend on the number of images, and
     grows with that of models by 40 bytes a model and pair of images in a batch.
 
-    Two models of neurons with receptive fields in different places look at different parts of an
-    image, so with ``positions="all"`` alike layers may do unlike things to what their neurons see
-    - and unlike ones seem alike, since early layers are computed over the whole image.
-    ``"receptive field"`` is the control: each model sees images moved by whole pixels, their edges
-    repeated, so that the middle of its receptive field comes to the middle of the image, and only
-    positions within a square window around it count. Windows of up to 64 px of an image of 112 see
-    nothing of the zeros around it.
+    Neurons' receptive fields lie in different places, which lowers or raises CKA of what they see
+    for a reason that has nothing to do with their filters. With ``positions="all"`` it does not
+    enter: maps are filtered versions of the whole image, the same image for all models, and only
+    the readout looks at a place. But most of the maps is then nothing that the neuron answers to.
+    ``"receptive field"`` is the control: each model's images are moved by whole pixels, their
+    edges repeated, so that the middle of the image lies in the middle of its receptive field, and
+    only positions within a square window around it count. So all models see the same pixels
+    there, as each model's neuron would: the strided layers' grids may fall elsewhere on them, and
+    positions less than 24 px from an edge see zeros around the image. ``"receptive field in
+    place"`` takes the same windows of images that are not moved, so that each model sees other
+    pixels: what is lost against the control is due to where receptive fields lie.
 
     Parameters
     ----------
@@ -161,10 +167,11 @@ def model_alignment(
     positions
         See above.
     centres_px
-        For ``"receptive field"``: x and y of each model's centre, in pixels of the image, 0 the
+        For the two with a window: x and y of each model's centre, in pixels of the image, 0 the
         middle of the left or top pixel.
     window_px
-        For ``"receptive field"``: side of the window (our choice: 10 positions of layers 2 to 4).
+        For the same: side of the window (our choice: 10 positions of layers 2 to 4). A window that
+        sticks out of the image ends with it.
     batch_size
         Most images of a batch, 8 or more; also how many are decoded at once. The work for scalar
         products grows with it.
@@ -194,15 +201,12 @@ def model_alignment(
     """
     stimuli = stimuli if isinstance(stimuli, StimulusSet) else StimulusSet.from_array(stimuli)
     size = _check(models, stimuli, batch_size)
-    offsets = _offsets(positions, centres_px, len(models), size)
-    if not window_px > 0:
-        raise InputError(f"window_px must be above 0, got {window_px}")
-    shown = windows(size, None if positions == "all" else window_px)
+    views = _views(positions, centres_px, window_px, len(models), size)
     device = torch.device(device)
     folded = [FoldedLayers(model, device) for model in models]
     n_batches = -(-len(stimuli) // batch_size)
     batches = np.array_split(np.arange(len(stimuli)), n_batches)
-    buffer = MapBuffer([m.filters for m in models], len(batches[0]), shown, device)
+    buffer = MapBuffer([m.filters for m in models], views, len(batches[0]), device)
     accumulators = [
         CKAAccumulator(
             len(models), debiased=debiased, n_permutations=n_permutations,
@@ -218,18 +222,19 @@ def model_alignment(
             images = torch.from_numpy(pixels).to(device)
             clock.lap("decoding")
             grams = np.empty((N_LAYERS, len(models), len(images), len(images)), dtype=np.float32)
-            for m, layers in enumerate(folded):
-                here = layers.fill(buffer, images, offsets[m])
+            for m, (layers, view) in enumerate(zip(folded, views, strict=True)):
+                maps = buffer.maps(layers.filters, view, len(images))
+                here = layers.fill(maps, images, view)
                 clock.lap("maps", device)
-                for k, n_filters in enumerate(layers.filters):
-                    grams[k, m] = gram(buffer.layer(k, len(images), n_filters))
+                for k, layer in enumerate(maps):
+                    grams[k, m] = gram(layer)
                 clock.lap("grams")
                 if m == len(moments):
                     moments.append(here)
                 else:
                     moments[m] = tuple(a + b for a, b in zip(moments[m], here, strict=True))
-            for accumulator, layer in zip(accumulators, grams, strict=True):
-                accumulator.add(layer)
+            for accumulator, of_layer in zip(accumulators, grams, strict=True):
+                accumulator.add(of_layer)
             clock.lap("similarity")
             advance(len(images))
     finally:
@@ -292,33 +297,37 @@ def _check(
     return sizes[0]
 
 
-def _offsets(
+def _views(
     positions: Positions,
     centres_px: np.ndarray | None,
+    window_px: float,
     n_models: int,
     size: tuple[int, int],
-) -> list[tuple[int, int]]:
-    """Return how many rows and columns each model's images are moved up and to the left."""
+) -> list[View]:
+    """Return what each model is shown and where its maps are looked at."""
     if positions not in get_args(Positions):
         raise InputError(f"positions must be one of {get_args(Positions)}, got {positions!r}")
+    if not window_px > 0:
+        raise InputError(f"window_px must be above 0, got {window_px}")
     if positions == "all":
         if centres_px is not None:
             raise InputError("centres_px is for positions='receptive field'; leave it out")
-        return [(0, 0)] * n_models
+        return [whole(size)] * n_models
     if centres_px is None or centres_px.shape != (n_models, 2):
         raise InputError(
-            f"positions='receptive field' needs centres_px of shape ({n_models}, 2), x and y of "
+            f"positions={positions!r} needs centres_px of shape ({n_models}, 2), x and y of "
             f"each model; got {None if centres_px is None else centres_px.shape}"
         )
     height, width = size
-    inside = (centres_px >= -0.5) & (centres_px <= np.array([width, height]) - 0.5)
+    inside = ((centres_px >= -0.5) & (centres_px <= np.array([width, height]) - 0.5)).all(axis=1)
     if not inside.all():  # NaN is not inside either
+        first = int(np.argmin(inside))
         raise InputError(
-            f"centres_px must lie within images of {size} (height, width); model "
-            f"{int(np.argmin(inside.all(axis=1)))} has {centres_px[~inside.all(axis=1)][0]}"
+            f"centres_px must lie within images of {size} (height, width); model {first} has "
+            f"{centres_px[first]}"
         )
-    moves = np.round(centres_px[:, ::-1] - (np.array(size) - 1) / 2).astype(int)
-    return [(int(rows), int(columns)) for rows, columns in moves]
+    moved = positions == "receptive field"
+    return [around((float(y), float(x)), size, window_px, moved) for x, y in centres_px]
 
 
 def _statistics(moments: Sequence[tuple[Moments, ...]]) -> ChannelStatistics:
