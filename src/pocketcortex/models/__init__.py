@@ -1,5 +1,6 @@
 """Models of neurons: the ensemble teacher, compact models, and many of them run as one."""
 
+from pocketcortex.models.ablations import N_STAGES, Ablations
 from pocketcortex.models.accounting import ModelSize, count_macs, model_size
 from pocketcortex.models.compact import (
     CompactLayers,
@@ -35,7 +36,9 @@ from pocketcortex.models.shared_published import (
 from pocketcortex.models.stack import CompactStack
 
 __all__ = [
+    "N_STAGES",
     "ONNX_OPSET",
+    "Ablations",
     "CompactLayers",
     "CompactModel",
     "CompactStack",

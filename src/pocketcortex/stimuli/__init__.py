@@ -11,6 +11,7 @@ from pocketcortex.stimuli.adversarial import (
 )
 from pocketcortex.stimuli.catalogue import catalogue
 from pocketcortex.stimuli.choose import Arm, Choice, ChoiceConfig, choose_images
+from pocketcortex.stimuli.contours import contours
 from pocketcortex.stimuli.diverse import most_diverse
 from pocketcortex.stimuli.dots import DOT_RADIUS_PX, dots_at, dots_in_number, dots_of_size
 from pocketcortex.stimuli.drawing import Drawn
@@ -51,6 +52,7 @@ __all__ = [
     "bars",
     "catalogue",
     "choose_images",
+    "contours",
     "core_set",
     "curves",
     "disagreement",

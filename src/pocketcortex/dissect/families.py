@@ -1,0 +1,327 @@
+"""Which family of stimuli each model prefers, and how sure that is."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int, UInt8
+
+from pocketcortex.core import InputError
+from pocketcortex.dissect.fields import ReceptiveFields
+from pocketcortex.dissect.probes import AXES, FAMILIES, probes
+from pocketcortex.models import CompactModel, PairedStack
+from pocketcortex.stimuli import plain_colours
+
+NONE = "none"
+"""What a model without a preference is said to prefer."""
+
+_SHIFT = 0.045  # of the places around a field's centre where probes are shown, in image sides
+_PLACES = ((0, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
+_WORTH_A_LOOK = 0.5  # of the response to white and black that a hue must reach to be shown in full
+_MODELS_AT_ONCE = 8
+
+# Settled on one simulated animal and tried on another (examples/insilico_circuits.py).
+_PLAIN = 0.93  # colour: of the best response that a plain disc must reach
+_CLOSED = 0.74  # dot: the best border, bar or arc may reach so much of the best dot
+_DRIVEN_SD = 4.0  # standard deviations above the mean of natural images that probes must drive
+_FIELD_SHARE = 0.2  # most of the image that may hold half of the gradient's energy
+_ALSO_AROUND = 0.25  # share of each family, the strongest, that is shown around the centre too
+
+
+@dataclass(frozen=True, eq=False)
+class Preferences:
+    """What every model of a population prefers.
+
+    Attributes
+    ----------
+    table
+        One row a model: ``family`` (one of `FAMILIES` or `NONE`), ``axis`` of colours, ``shape``
+        and parameters of the best probe, ``response`` to it, ``sd_above_mean`` of natural images,
+        ``confidence`` (share of resamples of the probes that give this family), ``margin`` (score of
+        this family minus the best of the others; below 0 where the rule prefers a family to one
+        that drives as much), ``reason`` where the family is none, and for each family ``score_FAMILY``: the best
+        response above grey in the axis preferred, over the best of all families.
+    stimuli
+        For each model the best probe of each family, in the order of `FAMILIES`, in its axis.
+    responses
+        To them.
+    """
+
+    table: pd.DataFrame
+    stimuli: UInt8[np.ndarray, "n_models 5 3 h w"]
+    responses: Float[np.ndarray, "n_models 5"]
+
+    def ranked(self, family: str) -> Int[np.ndarray, " n_of_family"]:
+        """Return the models that prefer a family, most convincing first.
+
+        By confidence times margin times how far the best probe drives beyond natural images.
+        """
+        own = np.flatnonzero(self.table["family"] == family)
+        merit = np.asarray(merits(self.table.iloc[own]))
+        return own[np.argsort(-merit, kind="stable")]
+
+
+def merits(table: pd.DataFrame) -> Float[np.ndarray, " n"]:
+    """Return what candidates of a family are ranked by: confidence x margin x drive (in sd)."""
+    product = table["confidence"] * table["margin"].clip(lower=0) * table["sd_above_mean"]
+    return np.asarray(product, dtype=np.float64)
+
+
+def preferences(
+    models: Sequence[CompactModel],
+    fields: ReceptiveFields,
+    natural_responses: Float[np.ndarray, "n_images n_models"],
+    *,
+    rng: np.random.Generator,
+    n_resamples: int = 200,
+    device: str | torch.device = "cpu",
+    advance: Callable[[int], None] = lambda n: None,
+) -> Preferences:
+    """Return the family of stimuli that each model prefers: dot, edge, curve, texture, colour.
+
+    `probes` of all families are shown in the middle of each model's receptive field and at four
+    places around it (there the strongest quarter of each family), in white and black and, where a
+    hue drives the model too, in the hue that does so most. A family's score is the best response
+    above that to grey. The decision, in this order: *colour*, if hues drive the model more than
+    white and black and a plain disc reaches 93 % of the best response; *texture*, if gratings
+    averaged over phase beat all else; *dot*, if borders, bars and arcs reach at most 74 % of the
+    best dot; *edge*, if straight ones drive at least as much as curved ones; else *curve*.
+    No family, with the reason, is given to a model without a receptive field (half of the
+    gradient's energy on more than a fifth of the image), or whose best probe drives it less than
+    four standard deviations above the mean of natural images: models with shuffled weights rarely
+    pass both.
+
+    Parameters
+    ----------
+    models
+        Compact models for one image size, square.
+    fields
+        Their receptive fields.
+    natural_responses
+        Their responses to natural images, two or more, for mean and standard deviation.
+    rng
+        Source of the resamples.
+    n_resamples
+        Resamples of probes and places by which confidence is told.
+    device
+        Where to compute.
+    advance
+        Told how many models are done.
+
+    Raises
+    ------
+    InputError
+        If the numbers of models differ, there are fewer than two natural images, or images are
+        not square.
+
+    References
+    ----------
+    Cowley et al., bioRxiv 2023.11.22.568315, Extended Data Fig. 6, groups models by eye; the
+    probes, the rule and its thresholds are ours, and were settled on simulated neurons.
+    """
+    n_images, n_models = natural_responses.shape
+    if len(models) != n_models or len(models) != len(fields.x_px):
+        raise InputError(
+            f"{len(models)} models, {len(fields.x_px)} receptive fields and responses of "
+            f"{n_models}: give one of each a model"
+        )
+    if n_images < 2:
+        raise InputError(f"natural responses need two images or more, got {n_images}")
+    height, width = models[0].image_size
+    if height != width:
+        raise InputError(f"probes are square; the models take {height} x {width}")
+    mean, sd = natural_responses.mean(axis=0), natural_responses.std(axis=0)
+    rows, images, responses = [], [], []
+    for first in range(0, n_models, _MODELS_AT_ONCE):
+        own = range(first, min(n_models, first + _MODELS_AT_ONCE))
+        asked = _Asked([models[k] for k in own], fields, list(own), device)
+        for place, k in enumerate(own):
+            row, shown, answers = _decide(asked, place, rng, n_resamples)
+            row["sd_above_mean"] = (row["response"] - mean[k]) / sd[k] if sd[k] > 0 else np.nan
+            row["reason"] = _why_none(row, float(fields.share_of_image[k]))
+            row["preferred"] = row["family"]
+            if row["reason"]:
+                row["family"] = NONE
+            rows.append(row)
+            images.append(shown)
+            responses.append(answers)
+        advance(len(own))
+    return Preferences(pd.DataFrame(rows), np.stack(images), np.stack(responses))
+
+
+class _Asked:
+    """The responses of a few models to probes, above those to grey."""
+
+    def __init__(
+        self,
+        models: Sequence[CompactModel],
+        fields: ReceptiveFields,
+        own: Sequence[int],
+        device: str | torch.device,
+    ) -> None:
+        self.size = models[0].image_size[0]
+        self.device = device
+        self.stacks = [PairedStack([model]).to(device) for model in models]
+        self.stack = PairedStack(models).to(device)
+        middle = (self.size - 1) / 2
+        across, down = (np.nan_to_num(a, nan=middle) for a in (fields.x_px, fields.y_px))
+        self.centres = [(round(float(across[k])), round(float(down[k]))) for k in own]
+        grey = plain_colours([(128, 128, 128)], self.size).images
+        self.grey = self._shown(self.stack, np.stack([grey] * len(models)))[:, 0]
+        self.black_white = self._everywhere(self.stack, range(len(models)), AXES[0])
+        self.hues = self._hues()
+
+    def _hues(self) -> list[tuple[str, Float[np.ndarray, "n_places n_probes"]] | None]:
+        """Return, for each model that hues drive, the one that does so most and the responses."""
+        strength = np.empty((len(AXES) - 1, len(self.stacks)))
+        for number, axis in enumerate(AXES[1:]):
+            bank = probes(self.size, axis)
+            few = bank.table["shape"].isin(["plain", "ringed disc"]) | (
+                (bank.table["family"] == "edge") & (bank.table["shape"] == "border")
+            )
+            rows = few.to_numpy()
+            shown = np.stack([bank.at(*centre)[rows] for centre in self.centres])
+            strength[number] = (self._shown(self.stack, shown) - self.grey[:, None]).max(axis=1)
+        found: list[tuple[str, np.ndarray] | None] = []
+        for k, best in enumerate(strength.argmax(axis=0)):
+            if strength[best, k] <= _WORTH_A_LOOK * max(self.black_white[k].max(), 0):
+                found.append(None)
+                continue
+            axis = AXES[1 + int(best)]
+            found.append((axis, self._everywhere(self.stacks[k], [k], axis)[0]))
+        return found
+
+    def _everywhere(
+        self, stack: PairedStack, own: Sequence[int], axis: str
+    ) -> Float[np.ndarray, "n_own n_places n_probes"]:
+        """Return responses; around the centre only what is strong there is shown, no gratings.
+
+        Where a probe is not shown the response in the middle stands.
+        """
+        bank = probes(self.size, axis)
+        grey = self.grey[list(own), None]
+        middle = self._shown(stack, np.stack([bank.at(*self._place(k, 0)) for k in own])) - grey
+        out = np.repeat(middle[:, None], len(_PLACES), axis=1)
+        strong = np.stack([_strongest(row, bank.table["family"]) for row in middle])
+        for place in range(1, len(_PLACES)):
+            shown = np.stack(
+                [bank.at(*self._place(k, place))[some] for k, some in zip(own, strong, strict=True)]
+            )
+            np.put_along_axis(out[:, place], strong, self._shown(stack, shown) - grey, axis=1)
+        return out
+
+    def _place(self, k: int, place: int) -> tuple[int, int]:
+        """Return the pixel that is a place about a model's centre."""
+        step, last = round(_SHIFT * self.size), self.size - 1
+        x, y = (
+            int(np.clip(c + step * way, 0, last))
+            for c, way in zip(self.centres[k], _PLACES[place], strict=True)
+        )
+        return x, y
+
+    def _shown(self, stack: PairedStack, images: np.ndarray) -> Float[np.ndarray, "n_models n"]:
+        with torch.inference_mode():
+            answers = stack.responses(torch.from_numpy(images).to(self.device))
+        return np.asarray(answers.double().cpu().numpy())
+
+    def axis_of(self, k: int) -> tuple[str, Float[np.ndarray, "n_places n_probes"]]:
+        """Return the pair of colours that drives a model most, and the responses in it."""
+        plain, hue = self.black_white[k], self.hues[k]
+        if hue is None or hue[1].max() <= plain.max():
+            return AXES[0], plain
+        return hue
+
+    def image(self, k: int, axis: str, place: int, probe: int) -> UInt8[np.ndarray, "3 h w"]:
+        """Return a probe as it was shown to a model."""
+        shown = probes(self.size, axis).at(*self._place(k, place))
+        return np.ascontiguousarray(shown[probe])
+
+
+def _decide(
+    asked: _Asked, k: int, rng: np.random.Generator, n_resamples: int
+) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Return a row of the table, the best probe of each family, and the responses to them."""
+    axis, answers = asked.axis_of(k)
+    table = probes(asked.size, axis).table
+    group = table["group"].to_numpy()
+    counts = np.bincount(group)
+    grouped = np.stack([np.bincount(group, weights=one) / counts for one in answers])
+    family_of_group = table.groupby("group", sort=True)["family"].first().to_numpy()
+    chromatic = axis != AXES[0]
+    members = [np.flatnonzero(family_of_group == family) for family in FAMILIES]
+    scores = np.array([grouped[:, own].max() for own in members])
+    family = _family(scores, chromatic)
+    votes = [
+        _family(
+            np.array([
+                grouped[np.ix_(rng.integers(len(_PLACES), size=len(_PLACES)),
+                               rng.choice(own, len(own)))].max()
+                for own in members
+            ]), chromatic,
+        ) for _ in range(n_resamples)
+    ]  # fmt: skip
+    shown, responses = [], []
+    best: dict[str, pd.Series] = {}
+    for name, own in zip(FAMILIES, members, strict=True):
+        place, at = np.unravel_index(grouped[:, own].argmax(), (len(_PLACES), len(own)))
+        of_group = np.flatnonzero(group == own[at])
+        probe = int(of_group[answers[place, of_group].argmax()])
+        shown.append(asked.image(k, axis, int(place), probe))
+        responses.append(answers[place, probe] + asked.grey[k])
+        best[name] = table.iloc[probe]
+    chosen = FAMILIES.index(family)
+    others = np.delete(scores, chosen)
+    top = scores.max()
+    details = best[family].drop(["family", "group"]).dropna().to_dict()
+    row = {
+        "family": family, "axis": axis, "response": float(responses[chosen]),
+        "confidence": float(np.mean([vote == family for vote in votes])) if votes else np.nan,
+        "margin": float((scores[chosen] - others.max()) / top) if top > 0 else np.nan,
+        "x_px": asked.centres[k][0], "y_px": asked.centres[k][1], "grey": float(asked.grey[k]),
+        **{f"score_{name}": float(s / top) if top > 0 else np.nan
+           for name, s in zip(FAMILIES, scores, strict=True)},
+        **details,
+    }  # fmt: skip
+    return row, np.stack(shown), np.array(responses)
+
+
+def _family(scores: Float[np.ndarray, " 5"], chromatic: bool) -> str:
+    """Return the family that best responses above grey speak for."""
+    dot, edge, curve, texture, plain = scores
+    border = max(edge, curve)
+    if chromatic and plain >= _PLAIN * scores.max():
+        return "colour"
+    if texture > max(dot, border):
+        return "texture"
+    if border <= _CLOSED * dot:
+        return "dot"
+    return "edge" if edge >= curve else "curve"
+
+
+def _strongest(answers: Float[np.ndarray, " n"], families: pd.Series) -> Int[np.ndarray, " n_few"]:
+    """Return the probes of each family that drive most, but no gratings."""
+    few = []
+    for family in FAMILIES:
+        if family != "texture":
+            own = np.flatnonzero(families == family)
+            count = max(2, round(_ALSO_AROUND * len(own)))
+            few.append(own[np.argsort(-answers[own], kind="stable")[:count]])
+    return np.concatenate(few)
+
+
+def _why_none(row: dict[str, Any], share_of_image: float) -> str:
+    """Return why a model has no preference, or nothing."""
+    if not share_of_image <= _FIELD_SHARE:
+        return (
+            f"no receptive field: half of the gradient's energy is spread over "
+            f"{100 * share_of_image:.0f} % of the image"
+        )
+    if not row["sd_above_mean"] > _DRIVEN_SD:
+        return (
+            f"no probe drives it: the best is {row['sd_above_mean']:.1f} standard deviations above "
+            "the mean of natural images"
+        )
+    return ""
