@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from pocketcortex.cli import compress, data, ensemble, loop, mapping, models, run, stimuli
+from pocketcortex.cli import compress, data, ensemble, loop, mapping, models, run, stimuli, zoo
 from pocketcortex.core import InputError, PocketcortexError
 
 __all__ = ["main"]
@@ -26,6 +26,7 @@ _NOUNS = {
     "mapping": mapping.app,
     "models": models.app,
     "stimuli": stimuli.app,
+    "zoo": zoo.app,
 }
 
 # Threads that wait for each other must not burn the cores others need: on a shared machine that
