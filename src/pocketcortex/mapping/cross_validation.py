@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from sklearn.base import clone
 from sklearn.utils.validation import has_fit_parameter
-from torch import Tensor
 
 from pocketcortex.core.errors import InputError
 from pocketcortex.mapping._products import centred_kernel, feature_mean
 from pocketcortex.mapping._spectrum import spectrum_of_kernel
 from pocketcortex.mapping.folds import check_targets, recentre_held_out, stimulus_folds
+from pocketcortex.mapping.kernel_ridge import recentred
 from pocketcortex.mapping.ridge import held_out_blocks, solve_ridge
 from pocketcortex.mapping.ridge_estimator import RidgeLOO, left_out_together
 
@@ -125,7 +125,7 @@ def _ridge_from_one_kernel(
     predictions = np.empty(Y.shape)
     for fold in range(int(folds.max()) + 1):
         test, train = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
-        inside, across = _recentre(kernel[train][:, train], kernel[test][:, train])
+        inside, across = recentred(kernel[train][:, train], kernel[test][:, train])
         inner = None if groups is None else groups[train]
         blocks = held_out_blocks(
             train.size, left_out_together(train.size, ridge.inner_folds, inner)
@@ -134,16 +134,3 @@ def _ridge_from_one_kernel(
         fit = solve_ridge(spectrum, Y[train], ridge.alphas, blocks, np.empty(0), None)
         predictions[test] = across.cpu().numpy() @ fit.dual + fit.target_mean
     return predictions
-
-
-def _recentre(
-    inside: Float[Tensor, "n_train n_train"],
-    across: Float[Tensor, "n_test n_train"],
-) -> tuple[Float[Tensor, "n_train n_train"], Float[Tensor, "n_test n_train"]]:
-    """Return kernels within training and from test to training, about the training mean."""
-    column = inside.mean(0)
-    grand = column.mean()
-    return (
-        inside - column - column[:, None] + grand,
-        across - column - across.mean(1, keepdim=True) + grand,
-    )
