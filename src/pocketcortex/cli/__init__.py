@@ -11,7 +11,18 @@ from typing import Any
 
 import typer
 
-from pocketcortex.cli import compress, data, ensemble, loop, mapping, models, run, stimuli, zoo
+from pocketcortex.cli import (
+    compress,
+    data,
+    dissect,
+    ensemble,
+    loop,
+    mapping,
+    models,
+    run,
+    stimuli,
+    zoo,
+)
 from pocketcortex.core import InputError, PocketcortexError
 
 __all__ = ["main"]
@@ -21,6 +32,7 @@ __all__ = ["main"]
 _NOUNS = {
     "compress": compress.app,
     "data": data.app,
+    "dissect": dissect.app,
     "ensemble": ensemble.app,
     "loop": loop.app,
     "mapping": mapping.app,

@@ -74,7 +74,7 @@ def _driver(minimize: bool) -> Callable[..., None]:
             n_natural=natural, n_starts=starts, n_steps=steps, constrained=constrained,
             grayscale=grayscale,
         )  # fmt: skip
-        _answer(result, as_json)
+        answer(result, as_json)
 
     return command
 
@@ -108,7 +108,7 @@ def adversarial(
     from pocketcortex.pipeline.perturbed_stimuli import perturb
 
     job = job_of(models, only, out, seed, device)
-    _answer(
+    answer(
         perturb(
             job, bank_of(bank, job, limit), n_images=images, budget=budget, norm=norm.value,
             n_steps=steps,
@@ -133,7 +133,7 @@ def saliency(
     from pocketcortex.pipeline.perturbed_stimuli import find_salient
 
     job = job_of(models, only, out, seed, device)
-    _answer(find_salient(job, bank_of(bank, job, limit), n_images=images), as_json)
+    answer(find_salient(job, bank_of(bank, job, limit), n_images=images), as_json)
 
 
 @app.command()
@@ -154,7 +154,7 @@ def smooth(
 
     job = job_of(models, only, out, seed, device)
     bank_read = bank_of(bank, job, limit)
-    _answer(smooth_images(job, bank_read, n_images=images, n_patches=patches), as_json)
+    answer(smooth_images(job, bank_read, n_images=images, n_patches=patches), as_json)
 
 
 @app.command()
@@ -169,7 +169,7 @@ def make(
     from pocketcortex.data import read_bank
     from pocketcortex.pipeline.stimuli import draw
 
-    _answer(
+    answer(
         draw(out, size, natural=None if bank is None else read_bank(bank, size), seed=seed),
         as_json,
     )
@@ -214,7 +214,8 @@ def bank_of(path: Path, job: "StimuliJob", limit: int | None) -> "StimulusSet":
     return read_bank(path, height, limit=limit)
 
 
-def _answer(result: dict[str, Any], as_json: bool) -> None:
+def answer(result: dict[str, Any], as_json: bool) -> None:
+    """Print a summary, as one JSON object or line by line."""
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
         return

@@ -18,7 +18,7 @@ STAGES = ("layer 0", "layer 1", "layer 2", "layer 3", "layer 4", "readout")
 """Names of the stages of filters."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CircuitFilter:
     """One filter of a circuit.
 
@@ -33,6 +33,8 @@ class CircuitFilter:
         that above grey.
     kernel
         What its kernel does, in words.
+    weights
+        The kernel: over red, green and blue in stage 0, one map in the others.
     prefers
         Number of the stimulus, of those the circuit was sought with, that drives the map it reads
         (layer 0: makes) most.
@@ -45,6 +47,7 @@ class CircuitFilter:
     role: Literal["excitatory", "inhibitory"]
     effect: float
     kernel: str
+    weights: Float[np.ndarray, "..."]
     prefers: int
     stability: float
 
@@ -142,7 +145,7 @@ def find_circuit(
         CircuitFilter(
             stage=(stage := int(ablations.stages[k])), number=(number := int(ablations.numbers[k])),
             role="excitatory" if effects[k] >= 0 else "inhibitory", effect=float(effects[k]),
-            kernel=_words(model, stage, number),
+            kernel=_words(stage, weights := _weights(model, stage, number)), weights=weights,
             prefers=int(maps[max(stage - 1, 0)][:, number].argmax()),
             stability=float(np.mean([half[k] for half in halves])),
         ) for k in np.flatnonzero(kept)
@@ -188,14 +191,23 @@ def _strongest(
     return found
 
 
-def _words(model: CompactModel, stage: int, number: int) -> str:
+def _weights(model: CompactModel, stage: int, number: int) -> Float[np.ndarray, "..."]:
+    """Return a filter's kernel."""
     layers = model.layers
     if stage == 0:
-        return describe_colour_kernel(layers.conv.weight[number].detach().cpu().numpy())
+        kernel = layers.conv.weight[number]
+    elif stage < N_STAGES - 1:
+        kernel = layers.depthwise[stage - 1].weight[number, 0]
+    else:
+        kernel = model.readout[number]
+    return np.asarray(kernel.detach().double().cpu().numpy())
+
+
+def _words(stage: int, weights: Float[np.ndarray, "..."]) -> str:
+    if stage == 0:
+        return describe_colour_kernel(weights)
     if stage < N_STAGES - 1:
-        kernel = layers.depthwise[stage - 1].weight[number, 0].detach().cpu().numpy()
-        return describe_kernel(kernel)
-    weights = model.readout[number].detach().cpu().numpy()
+        return describe_kernel(weights)
     share = float(weights[weights > 0].sum() / max(np.abs(weights).sum(), 1e-12))
     return f"reads {100 * share:.0f} % positively"
 

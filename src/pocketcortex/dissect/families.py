@@ -40,10 +40,11 @@ class Preferences:
     table
         One row a model: ``family`` (one of `FAMILIES` or `NONE`), ``axis`` of colours, ``shape``
         and parameters of the best probe, ``response`` to it, ``sd_above_mean`` of natural images,
-        ``confidence`` (share of resamples of the probes that give this family), ``margin`` (score of
-        this family minus the best of the others; below 0 where the rule prefers a family to one
-        that drives as much), ``reason`` where the family is none, and for each family ``score_FAMILY``: the best
-        response above grey in the axis preferred, over the best of all families.
+        ``confidence`` (share of resamples of the probes that give this family), ``margin`` (score
+        of this family minus the best of the others; below 0 where the rule prefers a family to one
+        that drives as much), ``reason`` where the family is none, and for each family
+        ``score_FAMILY``: the best response above grey in the axis preferred, over the best of all
+        families.
     stimuli
         For each model the best probe of each family, in the order of `FAMILIES`, in its axis.
     responses
@@ -275,8 +276,9 @@ def _decide(
     chosen = FAMILIES.index(family)
     others = np.delete(scores, chosen)
     top = scores.max()
-    details = best[family].drop(["family", "group"]).dropna().to_dict()
-    row = {
+    kept = best[family].drop(["family", "group"]).dropna()
+    details = {str(name): value for name, value in kept.items()}
+    row: dict[str, Any] = {
         "family": family, "axis": axis, "response": float(responses[chosen]),
         "confidence": float(np.mean([vote == family for vote in votes])) if votes else np.nan,
         "margin": float((scores[chosen] - others.max()) / top) if top > 0 else np.nan,

@@ -85,6 +85,11 @@ class Tuning:
     number_stimuli: UInt8[np.ndarray, "n_number_stimuli 3 h w"]
 
     @property
+    def hue_colours(self) -> list[Colour]:
+        """Colours of the plain discs."""
+        return [_hue(float(turn)) for turn in self.hues_deg]
+
+    @property
     def indices(self) -> dict[str, float]:
         r"""What the curves say, in numbers; NaN where nothing drives the model above grey.
 
