@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from pocketcortex.core import InputError
 from pocketcortex.mapping._spectrum import spectrum_of_kernel
 from pocketcortex.mapping.ridge import solve_ridge
-from pocketcortex.metrics import CKAAccumulator, cka
+from pocketcortex.metrics import CKAAccumulator, linear_cka
 from pocketcortex.zoo import NetworkKernels, plan_stream, stream_kernels
 from pocketcortex.zoo._probe import _LiveMemory
 
@@ -123,7 +123,7 @@ def test_cka_from_kernels_is_cka_of_features(
         together.add(kernels.centred)
         for i, j in ((0, 5), (3, 12), (9, 17)):
             one, other = (features[kernels.layers[k]] for k in (i, j))
-            assert together.cka()[i, j] == pytest.approx(cka(one, other, debiased=debiased))
+            assert together.cka()[i, j] == pytest.approx(linear_cka(one, other, debiased=debiased))
 
 
 def test_single_precision_stays_within_its_rounding(features: dict[str, np.ndarray]) -> None:

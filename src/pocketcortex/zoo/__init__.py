@@ -3,6 +3,8 @@
 from pocketcortex.zoo.backbone import Backbone, load_network
 from pocketcortex.zoo.checkpoints import load_weights, read_tensors
 from pocketcortex.zoo.filterbank import FilterBank, filter_bank
+from pocketcortex.zoo.kernel_store import KernelStore
+from pocketcortex.zoo.kernels import NetworkKernels
 from pocketcortex.zoo.layers import Layer, network_layers
 from pocketcortex.zoo.network import Network, NetworkSpec
 from pocketcortex.zoo.preprocessing import PUBLISHED, RAW, TASKONOMY, Preprocessing
@@ -15,6 +17,8 @@ from pocketcortex.zoo.registry import (
     network_source,
 )
 from pocketcortex.zoo.store import FeatureStore
+from pocketcortex.zoo.stream_plan import StreamPlan, plan_stream
+from pocketcortex.zoo.streaming import stream_kernels
 from pocketcortex.zoo.taskonomy import TaskonomyEncoder
 from pocketcortex.zoo.weights import WEIGHTS_VARIABLE, WeightsFile
 
@@ -26,11 +30,14 @@ __all__ = [
     "Backbone",
     "FeatureStore",
     "FilterBank",
+    "KernelStore",
     "Layer",
     "Network",
+    "NetworkKernels",
     "NetworkSpec",
     "Preprocessing",
     "Randomised",
+    "StreamPlan",
     "TaskonomyEncoder",
     "WeightsFile",
     "build_network",
@@ -42,6 +49,8 @@ __all__ = [
     "network_layers",
     "network_preprocessing",
     "network_source",
+    "plan_stream",
     "randomised",
     "read_tensors",
+    "stream_kernels",
 ]
