@@ -24,6 +24,7 @@ from benchmarks.ridge import bench_leave_one_out
 from benchmarks.smoothing import bench_smoothing
 from benchmarks.stack import bench_published_models, bench_published_population
 from benchmarks.synthesis import bench_synthesis, bench_synthesis_gpu
+from benchmarks.zoo import bench_rdm_comparison, bench_zoo_resnet50
 from pocketcortex.core import provenance
 
 ROOT = Path(__file__).resolve().parent
@@ -45,6 +46,8 @@ BENCHMARKS = (
     bench_synthesis_gpu,
     bench_smoothing,
     bench_cka,
+    bench_zoo_resnet50,
+    bench_rdm_comparison,
 )
 
 _HEAD = """# Benchmarks

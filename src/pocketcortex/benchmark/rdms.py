@@ -4,6 +4,7 @@ from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Float64, Int, Shaped
+from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
 from pocketcortex.core import InputError
@@ -171,15 +172,11 @@ def _whitened(
     rdms: Float64[np.ndarray, "n_rdms n_pairs"], pairs: Int[np.ndarray, "2 n_pairs"], n: int
 ) -> Float64[np.ndarray, "n_rdms n_pairs"]:
     """Return V⁻¹ of each row, by Woodbury: (I - W (2 I + WᵀW)⁻¹ Wᵀ) / 2."""
-    shared = np.zeros((n, n))  # WᵀW: pairs a stimulus is in, and pairs of two stimuli
-    for a in pairs:
-        np.add.at(shared, (a, a), 1)
-    np.add.at(shared, (pairs[0], pairs[1]), 1)
-    np.add.at(shared, (pairs[1], pairs[0]), 1)
-    sums = np.zeros((n, len(rdms)))
-    for a in pairs:
-        np.add.at(sums, a, rdms.T)
-    solved = np.linalg.solve(shared + 2 * np.eye(n), sums).T  # (n_rdms, n)
+    n_pairs = pairs.shape[1]
+    places = (pairs.ravel(), np.tile(np.arange(n_pairs), 2))
+    Wt = csr_array((np.ones(2 * n_pairs), places), shape=(n, n_pairs))
+    # WᵀW: in how many pairs a stimulus is, and two stimuli are together
+    solved = np.linalg.solve((Wt @ Wt.T).toarray() + 2 * np.eye(n), Wt @ rdms.T).T
     return np.asarray((rdms - solved[:, pairs[0]] - solved[:, pairs[1]]) / 2)
 
 

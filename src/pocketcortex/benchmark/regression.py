@@ -308,7 +308,7 @@ def _best_of(
         r[k] = column_pearson(Y[test], predictions)
         better = loss < least
         least[better], best[better], alpha[better] = loss[better], k, penalty[better]
-        chosen[:, better] = predictions[:, better]
+        np.copyto(chosen, predictions, where=better)
     return _Choice(test, r, best, alpha, chosen)
 
 
