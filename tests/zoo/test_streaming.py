@@ -348,6 +348,35 @@ def test_networks_that_cannot_take_colours_side_by_side_still_run() -> None:
     assert stream_kernels(Views(), pictures(5)).layers == ("conv",)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.7])
+def test_what_a_gpu_computes_by_torch_is_what_a_cpu_computes_by_numpy(
+    kernels: NetworkKernels, network: In, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same code with tensors in place of arrays, here on a CPU."""
+
+    def tensors(x: Tensor, exact: bool) -> tuple[Tensor, object]:
+        return (x.double() if exact else x), torch
+
+    monkeypatch.setattr("pocketcortex.zoo._feature_kernels._values", tensors)
+    monkeypatch.setattr("pocketcortex.zoo.stream_plan._WORK", 0)
+    stimuli = pictures(N)
+    needed = plan_stream(network, stimuli, within="net").needed_bytes
+    ours = stream_kernels(network, stimuli, within="net", memory_gib=needed * share / 2**30)
+    for name in ("centred", "standardized", "row_means", "row_squares"):
+        expected = getattr(kernels, name)
+        np.testing.assert_allclose(getattr(ours, name), expected, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.gpu
+def test_kernels_on_a_gpu_are_those_on_a_cpu() -> None:
+    network = In(everything(torch.float32), torch.float32)
+    cpu = stream_kernels(network, pictures(N), within="net")
+    gpu = stream_kernels(network, pictures(N), within="net", device="cuda")
+    assert gpu.layers == cpu.layers
+    for k, name in enumerate(cpu.layers):
+        assert relative(gpu.standardized[k], cpu.standardized[k]) < 1e-4, name
+
+
 def test_examples_run() -> None:
     result = doctest.testmod(importlib.import_module("pocketcortex.zoo.streaming"))
     assert result.attempted > 0
