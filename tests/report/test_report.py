@@ -169,7 +169,7 @@ def test_metric_names_cannot_leave_the_folder(tmp_path):
 def test_a_page_of_nothing_says_so(tmp_path):
     bare = ReportContent("Empty", "no data", [], scores().iloc[:0])
     text = text_of(write_report(bare, tmp_path / "report.html"))
-    assert text.count("– The run gave no numbers for this part.") == 4
+    assert text.count("– The run gave no numbers for this part.") == 5
     assert "– No scores were given." in text
 
 

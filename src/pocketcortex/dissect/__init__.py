@@ -25,7 +25,7 @@ from pocketcortex.dissect.population import (
     kernel_table,
     kernel_test,
 )
-from pocketcortex.dissect.probes import AXES, FAMILIES, Probes, colours_of, probes
+from pocketcortex.dissect.probes import AXES, FAMILIES, LEAST_SIZE, Probes, colours_of, probes
 from pocketcortex.dissect.shuffled import shuffled_weights
 from pocketcortex.dissect.traces import LayerTrace, Trace, trace
 from pocketcortex.dissect.tuning import Tuning, tune
@@ -33,6 +33,7 @@ from pocketcortex.dissect.tuning import Tuning, tune
 __all__ = [
     "AXES",
     "FAMILIES",
+    "LEAST_SIZE",
     "NONE",
     "STAGES",
     "AblatedTuning",

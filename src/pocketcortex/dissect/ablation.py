@@ -8,7 +8,12 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from pocketcortex.core import InputError
-from pocketcortex.dissect.elimination import Elimination, eliminate, flattening
+from pocketcortex.dissect.elimination import (
+    Elimination,
+    eliminate,
+    flattening,
+    lost_selectivity,
+)
 from pocketcortex.dissect.tuning import N_DRAWS, Tuning
 from pocketcortex.metrics import pearson_r2
 from pocketcortex.models import Ablations, CompactModel
@@ -35,7 +40,9 @@ class AblatedTuning:
     stage_size_invariance, stage_number_invariance
         By each stage.
     cumulative
-        Filters taken out one after the other, those first that raise the size invariance least.
+        Filters taken out one after the other, those first without which the dot-size curve keeps
+        its shape best (`lost_selectivity`). The least rise of the invariance index would not do:
+        the index falls without bound for a filter whose loss lets the curve grow.
     """
 
     stages: Int[np.ndarray, " n_filters"]
@@ -102,7 +109,7 @@ def ablate_tuning(
         ablations.stages, ablations.numbers, dot_size, dot_number, size_stages, number_stages,
         flattening(tuning.dot_size, dot_size), flattening(numbers, dot_number),
         flattening(tuning.dot_size, size_stages), flattening(numbers, number_stages),
-        eliminate(ablations, tuning.size_stimuli, flattening, advance=advance),
+        eliminate(ablations, tuning.size_stimuli, lost_selectivity, advance=advance),
     )  # fmt: skip
 
 

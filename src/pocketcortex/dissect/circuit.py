@@ -27,10 +27,10 @@ class CircuitFilter:
     stage, number
         Its stage (0..5) and number within it.
     role
-        Excitatory if the circuit responds less to the preferred stimulus without it.
+        Excitatory if the whole model responds less without it (its kernel set to zero), as a mean
+        over the stimuli.
     effect
-        Response to the preferred stimulus with it minus without it, over the circuit's response to
-        that above grey.
+        That difference of means, in standard deviations of the responses over the stimuli.
     kernel
         What its kernel does, in words.
     weights
@@ -97,16 +97,16 @@ def find_circuit(
     """Return the smallest set of filters, found greedily, that answers stimuli as the model does.
 
     Filters are taken out, least harmful first, each replaced by its mean over natural images, as
-    long as the squared correlation with the intact responses stays at `keep_r2` or above. The
-    first stimulus is the preferred one. How sure the set is, is told by seeking it again with
-    each half of the stimuli, and by how well it answers natural images it was not sought with.
+    long as the squared correlation with the intact responses stays at `keep_r2` or above. How sure
+    the set is, is told by seeking it again with each half of the stimuli, and by how well it
+    answers natural images it was not sought with.
 
     Parameters
     ----------
     model
         The compact model.
     stimuli
-        Drawn stimuli of many kinds, the preferred one first, levels 0..255; eight or more.
+        Drawn stimuli of many kinds, levels 0..255; eight or more.
     natural
         Natural images, two or more.
     keep_r2
@@ -139,7 +139,7 @@ def find_circuit(
         for half in (0, 1)
     ]
     kept = whole.kept()
-    effects = _effects(ablations, stimuli[0], kept)
+    effects = _effects(model, stimuli, device)
     maps = _strongest(model, stimuli)
     filters = tuple(
         CircuitFilter(
@@ -166,15 +166,14 @@ def _device(model: CompactModel) -> torch.device:
 
 
 def _effects(
-    ablations: Ablations, preferred: UInt8[np.ndarray, "3 h w"], kept: Bool[np.ndarray, " n"]
-) -> Float[np.ndarray, " n"]:
-    """Return what each filter adds to the circuit's response to the preferred stimulus."""
-    grey = np.full_like(preferred, 128)
-    shown = torch.from_numpy(np.stack([preferred, grey])).to(ablations.device)
-    with_it = ablations.responses(shown, kept).double().cpu().numpy()
-    without = ablations.without_each(shown[:1], kept)[:, 0].double().cpu().numpy()
-    above_grey = with_it[0] - with_it[1]
-    return np.asarray((with_it[0] - without) / (abs(above_grey) if above_grey else 1.0))
+    model: CompactModel, stimuli: UInt8[np.ndarray, "n 3 h w"], device: str | torch.device
+) -> Float[np.ndarray, " n_filters"]:
+    """Return what each filter adds to the mean response, in standard deviations over stimuli."""
+    ablations = Ablations(model).to(device)
+    shown = torch.from_numpy(stimuli).to(device)
+    intact = ablations.responses(shown).double().cpu().numpy()
+    without = ablations.without_each(shown).double().cpu().numpy()
+    return np.asarray((intact.mean() - without.mean(axis=1)) / intact.std())
 
 
 @torch.no_grad()
@@ -215,7 +214,7 @@ def _words(stage: int, weights: Float[np.ndarray, "..."]) -> str:
 def _connections(
     model: CompactModel,
     ablations: Ablations,
-    kept: Bool[np.ndarray, " n"],
+    kept: Bool[np.ndarray, " n_filters"],
     stimuli: UInt8[np.ndarray, "n 3 h w"],
 ) -> pd.DataFrame:
     """Return the connections among filters kept, their strengths relative within each stage."""

@@ -45,10 +45,10 @@ def describe_kernel(kernel: Float[np.ndarray, "h w"]) -> str:
     if abs(doubled) >= _ORIENTED:
         turn = np.rad2deg(np.angle(doubled) / 2)
         if odd < 0.5:
-            return f"bar at {(turn + 90) % 180:.0f}°"
+            return f"bar at {round(turn + 90) % 180}°"
         ways = np.indices(values.shape) - (np.array(values.shape)[:, None, None] - 1) / 2
         push = flat * (np.cos(np.deg2rad(turn)) * ways[1] - np.sin(np.deg2rad(turn)) * ways[0])
-        return f"edge, + towards {(turn + (0 if push.sum() > 0 else 180)) % 360:.0f}°"
+        return f"edge, + towards {round(turn + (0 if push.sum() > 0 else 180)) % 360}°"
     middle = values[tuple(slice(n // 2 - 1, n // 2 + 2) for n in values.shape)].mean()
     rim = (values.sum() - middle * 9) / max(values.size - 9, 1)
     if odd < 0.5 and middle * rim < 0:

@@ -111,9 +111,9 @@ class Explanation:
             strongest = sorted(own, key=lambda f: -abs(f.effect))[:_N_TOLD]
             named = "; ".join(
                 f"{STAGES[f.stage]} filter {f.number} ({f.kernel}; driven most by "
-                f"{self.detects(f)}; {100 * f.effect:+.0f} %)" for f in strongest
+                f"{self.detects(f)}; {f.effect:+.1f} sd)" for f in strongest
             )  # fmt: skip
-            said.append(f"{len(own)} are {role} for the preferred stimulus, most of all {named}.")
+            said.append(f"{len(own)} are {role}, most of all {named}.")
         return " ".join(said)
 
     def _doubts(self) -> str:

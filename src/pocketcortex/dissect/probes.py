@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from pocketcortex.core import InputError
 from pocketcortex.stimuli import Drawn, contours, curves, dots_of_size, gratings
-from pocketcortex.stimuli.drawing import BLACK, GREY, WHITE, Colour, coverage, disc
+from pocketcortex.stimuli.drawing import BLACK, GREY, WHITE, Colour, coverage, disc, hex_colour
 
 FAMILIES = ("dot", "edge", "curve", "texture", "colour")
 """Families of stimuli that a neuron may prefer."""
@@ -18,7 +18,8 @@ FAMILIES = ("dot", "edge", "curve", "texture", "colour")
 AXES = ("white-black", "hue 0", "hue 30", "hue 60", "hue 90", "hue 120", "hue 150")
 """Pairs of opposite colours that stimuli are drawn in; hues in degrees from red-green."""
 
-_LEAST_SIZE = 32
+LEAST_SIZE = 36  # pixels that show 18 cycles
+"""Smallest side of images that probes are drawn for, in pixels."""
 _RADII = np.array([0.015, 0.022, 0.033, 0.045, 0.065, 0.09, 0.13])  # of dots, in image sides
 _BENDS = np.array([0.05, 0.085, 0.14])  # radii of curvature
 _WINDOW, _SMALL_WINDOW = 0.16, 0.08  # radii
@@ -40,7 +41,7 @@ class Probes:
         Images of a group (a grating's phases) count as one, by their mean response.
     """
 
-    canvas: UInt8[np.ndarray, "n 3 2*size-1 2*size-1"]
+    canvas: UInt8[np.ndarray, "n 3 canvas_size canvas_size"]
     table: pd.DataFrame
 
     def __len__(self) -> int:
@@ -71,7 +72,7 @@ def probes(size: int, axis: str) -> Probes:
     Parameters
     ----------
     size
-        Height and width of the models' images in pixels, 32 or more.
+        Height and width of the models' images in pixels, 36 or more.
     axis
         One of `AXES`.
 
@@ -85,8 +86,8 @@ def probes(size: int, axis: str) -> Probes:
     Families after Cowley et al., bioRxiv 2023.11.22.568315, Extended Data Fig. 6; which stimuli
     stand for each is our choice.
     """
-    if size < _LEAST_SIZE:
-        raise InputError(f"images must be {_LEAST_SIZE} pixels or more, got {size}")
+    if size < LEAST_SIZE:
+        raise InputError(f"images must be {LEAST_SIZE} pixels or more, got {size}")
     first, second = colours_of(axis)
     canvas = 2 * size - 1
     parts = [
@@ -145,13 +146,15 @@ def colours_of(axis: str) -> tuple[Colour, Colour]:
 
 
 def _ringed(radius_px: float, size: int, inner: Colour, outer: Colour) -> Drawn:
-    """Return a disc with a ring of another colour, as wide as the disc's radius."""
+    """Return a disc with a ring of another colour (its background), as wide as its radius."""
     plain = dots_of_size([2 * radius_px], size, foreground=outer)
     middle = (size - 1) / 2
     share = coverage(disc(middle, middle, radius_px), size)
     front = np.array(inner, np.float64)[:, None, None]
     image = plain.images[0] + share * (front - plain.images[0])
-    table = plain.parameters.assign(radius_px=radius_px)
+    table = plain.parameters.assign(
+        radius_px=radius_px, foreground=hex_colour(inner), background=hex_colour(outer)
+    )
     return Drawn(np.round(image).astype(np.uint8)[None], table)
 
 

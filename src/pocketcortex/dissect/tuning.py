@@ -160,7 +160,7 @@ def tune(
     Parameters
     ----------
     model
-        A compact model of square images of 32 pixels or more.
+        A compact model of square images of 36 pixels or more.
     centre_px
         x and y of its receptive field, as `receptive_fields` tells.
     rng

@@ -300,13 +300,23 @@ class Chain:
 
         return self.do("causal", work, {}, "stimuli compact")
 
+    @cached_property
+    def circuits(self) -> Path:
+        """What the compact models prefer, and the circuit of the most convincing one."""
+        compact = self.compact
+
+        def work(folder: Path) -> None:
+            self.stages.circuits(folder, compression.load_models(self.stages, compact))
+
+        return self.do("circuits", work, {}, "compact")
+
     def report(self, record: dict[str, Any]) -> Path:
         """Write the report, doing before whatever is not done, and return its folder."""
         scores, stimuli, compact = self.scores, self.stimuli, self.compact
-        causal = self.causal
+        causal, circuits = self.causal, self.circuits
         return self.do(
             "report",
-            lambda p: write_up(p, self.stages, record, scores, stimuli, compact, causal),
+            lambda p: write_up(p, self.stages, record, scores, stimuli, compact, circuits, causal),
             self.tables("recordings", "backbone", "teacher", "students", "compact", "stimuli"),
-            "scores stimuli compact" + (" causal" if causal is not None else ""),
+            "scores stimuli compact circuits" + (" causal" if causal is not None else ""),
         )

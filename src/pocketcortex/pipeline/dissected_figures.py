@@ -45,6 +45,15 @@ _UNITS = "model units"
 _N_BEST = 10
 _N_CURVES = 5
 _WINDOW_PX = 48
+_KEPT_R2 = 0.9
+_INDEX_NAMES = {
+    "preferred_radius_px": "best radius (px)",
+    "size_selectivity": "size selectivity",
+    "number_gain": "gain by number",
+    "orientation_selectivity": "orientation",
+    "phase_invariance": "phase invariance",
+    "colour_selectivity": "colour",
+}
 
 
 def save_figure(figure: RenderedFigure, path: Path) -> None:
@@ -84,18 +93,19 @@ def comparison_figure(
 
 def tuning_figures(name: str, tuning: Tuning) -> dict[str, RenderedFigure]:
     """Return a model's tuning to everything, and to dots, by the end of a file's name."""
-    dots = _dots(tuning)
+    dots, indices = _dots(tuning), tuning.indices
     gratings = TuningMap(
         tuning.grating.mean(axis=2), tuning.orientations_deg, tuning.cycles_per_image,
         "orientation (°)", "cycles per image",
     )  # fmt: skip
     curves = TuningMap(
-        tuning.contour, np.round(tuning.curvatures_per_px, 3), tuning.directions_deg,
+        tuning.contour, np.round(tuning.curvatures_per_px, 2), tuning.directions_deg,
         "curvature (1/px)", "direction (°)",
     )  # fmt: skip
     sheet = figure_tuning(
         name, dots, gratings, curves, np.array(tuning.hue_colours, np.uint8), tuning.hue,
-        indices={k: v for k, v in tuning.indices.items() if np.isfinite(v)}, units=_UNITS,
+        indices={said: indices[k] for k, said in _INDEX_NAMES.items() if np.isfinite(indices[k])},
+        units=_UNITS,
     )  # fmt: skip
     of_dots = figure_dot_tuning(dots, pictures=tuning.size_stimuli, title=name, units=_UNITS)
     return {"": render_figure(sheet), "_dots": render_figure(of_dots)}
@@ -129,11 +139,10 @@ def ablation_figures(name: str, tuning: Tuning, found: AblatedTuning) -> dict[st
     ])  # fmt: skip
     some = left.sum(axis=1) > 0
     kept = 1 - steps.harm[told]
-    enough = np.flatnonzero(some & (kept >= 0.5))
+    enough = np.flatnonzero(some & (kept >= _KEPT_R2))
     cumulative = figure_cumulative_ablation(
         tuning.radii_px, steps.responses[told][some], left[some], kept[some],
-        chosen=int(enough[-1]) if len(enough) else None, measure="1 − dot-size invariance index",
-        title=name, units=_UNITS,
+        chosen=int(enough[-1]) if len(enough) else None, title=name, units=_UNITS,
     )  # fmt: skip
     return {"": render_figure(single), "_cumulative": render_figure(cumulative)}
 
@@ -143,22 +152,35 @@ _STAGE_NAMES = ("layer 0", "layer 1", "layer 2", "layer 3", "layer 4", "readout"
 
 def family_figures(found: Preferences, names: Sequence[str]) -> dict[str, RenderedFigure]:
     """Return the best models of each family, and all models' scores, by the name of a file."""
-    merit = merits(found.table)
-    ranked = {family: found.ranked(family)[:_N_BEST] for family in FAMILIES}
-    ranked = {family: own for family, own in ranked.items() if len(own)}
-    figures = {}
-    if ranked:
-        best = figure_families(
-            {family: found.stimuli[own, FAMILIES.index(family)] for family, own in ranked.items()},
-            {family: merit[own] for family, own in ranked.items()},
-            {family: [_short(names[k]) for k in own] for family, own in ranked.items()},
-            title="Best candidates of each family",
-            score_name="confidence × margin × standard deviations above natural images",
-        )  # fmt: skip
-        figures["figure.png"] = render_figure(best)
+    ranked = {family: found.ranked(family) for family in FAMILIES}
+    stimuli = {family: found.stimuli[own, FAMILIES.index(family)] for family, own in ranked.items()}
+    table = found.table.assign(merit=merits(found.table))
+    best = families_drawing(table, ranked, stimuli, [_short(name) for name in names])
     scores = found.table[[f"score_{family}" for family in FAMILIES]].to_numpy(np.float64)
-    drawn = plot_family_scores(np.nan_to_num(scores), list(FAMILIES))
-    return figures | {"scores.png": render_figure(drawn)}
+    figures = {"scores.png": render_figure(plot_family_scores(np.nan_to_num(scores), FAMILIES))}
+    if best is not None:
+        figures["figure.png"] = render_figure(figure_families(**best))
+    return figures
+
+
+def families_drawing(
+    table: pd.DataFrame,
+    ranked: Mapping[str, Int[np.ndarray, " _"]],
+    stimuli: Mapping[str, np.ndarray],
+    names: Sequence[str],
+) -> dict[str, Any] | None:
+    """Return what `plots.figure_families` takes of candidates, best first; None without any."""
+    some = {family: own[:_N_BEST] for family, own in ranked.items() if len(own)}
+    if not some:
+        return None
+    merit = table["merit"].to_numpy(np.float64)
+    return {
+        "images": {family: stimuli[family][:_N_BEST] for family in some},
+        "scores": {family: merit[own] for family, own in some.items()},
+        "names": {family: [names[k] for k in own] for family, own in some.items()},
+        "title": "Best candidates of each family",
+        "score_name": "confidence × margin × standard deviations above natural images",
+    }
 
 
 def _short(name: str) -> str:
@@ -188,8 +210,13 @@ def circuit_drawing(told: Explanation) -> dict[str, Any]:
 
 
 def _label(told: Explanation, prefers: int) -> str:
+    """Return in a word or two what drives the map that a filter reads most."""
     row = told.probes.iloc[prefers]
-    return f"{row['family']}: {row['shape']}"
+    if row["shape"] in ("disc", "ringed disc", "plain"):
+        return f"{row['family']} {row['radius_px']:.0f} px"
+    if row["shape"] == "grating":
+        return f"grating {row['orientation_deg']:.0f}°"
+    return f"{row['family']} {row['direction_deg']:.0f}°"
 
 
 def trace_figure(

@@ -49,7 +49,8 @@ N_FIELD_IMAGES = 24
 """Natural images over which receptive fields are averaged."""
 N_NATURAL = 200
 """Natural images by which responses to drawn stimuli are judged."""
-_N_CIRCUIT_IMAGES = 16
+N_CIRCUIT_IMAGES = 16
+"""Natural images over which filters are averaged, and by which a circuit is tried."""
 
 
 def compare(
@@ -224,7 +225,7 @@ def explain_all(
         for file, figure in family_figures(found, names).items():
             save_figure(figure, folder / file)
         chosen = [int(k) for family in FAMILIES for k in found.ranked(family)[:n_circuits]]
-        natural = _sample(bank, _N_CIRCUIT_IMAGES, job.seed)
+        natural = natural_sample(bank, N_CIRCUIT_IMAGES, job.seed)
         circuits = {}
         with progress_bar("circuits", len(chosen)) as advance:
             for k in chosen:
@@ -419,7 +420,7 @@ def _tuned(job: StimuliJob, k: int, fields: ReceptiveFields) -> Tuning:
 
 
 def _fields(job: StimuliJob, bank: StimulusSet) -> ReceptiveFields:
-    natural = _sample(bank, N_FIELD_IMAGES, job.seed)
+    natural = natural_sample(bank, N_FIELD_IMAGES, job.seed)
     return receptive_fields(job.listed, natural, device=job.device)
 
 
@@ -430,7 +431,8 @@ def _centres(fields: ReceptiveFields, job: StimuliJob) -> Float[np.ndarray, "n_m
     return np.asarray(np.where(np.isnan(found), [(width - 1) / 2, (height - 1) / 2], found))
 
 
-def _sample(bank: StimulusSet, n: int, seed: int) -> UInt8[np.ndarray, "n 3 h w"]:
+def natural_sample(bank: StimulusSet, n: int, seed: int) -> UInt8[np.ndarray, "n 3 h w"]:
+    """Return so many images of a bank, or all it has, drawn by seed."""
     places: Int[np.ndarray, " n"] = drawn_at_random(bank, min(n, len(bank)), seed)
     return bank.read(places)
 

@@ -26,6 +26,7 @@ from pocketcortex.models import (
 )
 from pocketcortex.pipeline.bank import Bank, distillation_bank, label
 from pocketcortex.pipeline.causal import CausalSession, make_causal_session
+from pocketcortex.pipeline.circuits import find_circuits
 from pocketcortex.pipeline.config import RunConfig
 from pocketcortex.pipeline.inputs import RunInputs, TestSession
 from pocketcortex.pipeline.progress import progress_bar
@@ -255,6 +256,10 @@ class Stages:
         np.save(folder / "responses.npy", predictions(models, session.stimuli, self.device))
         sample = candidates.take(slice(0, _N_SIMILARITY))
         np.save(folder / "responses_to_bank.npy", predictions(models, sample, self.device))
+
+    def circuits(self, folder: Path, models: Sequence[CompactModel]) -> None:
+        """Find what the compact models prefer, judged by images of the bank."""
+        find_circuits(folder, models, self.bank.stimuli, self.seed, self.device)
 
     def causal(self, folder: Path, stimuli: Path, models: Sequence[CompactModel]) -> None:
         """Show the stimuli to the true neurons of the simulated animal, matched to the models."""

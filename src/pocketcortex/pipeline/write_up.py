@@ -12,6 +12,7 @@ import torch
 from pocketcortex.models import CompactModel
 from pocketcortex.pipeline import compression
 from pocketcortex.pipeline.causal import CausalSession
+from pocketcortex.pipeline.circuits import read_circuits
 from pocketcortex.pipeline.config import StudentsConfig
 from pocketcortex.pipeline.scores import NOISE_CORRECTED, R2
 from pocketcortex.pipeline.shown_stimuli import TestedStimuli
@@ -28,6 +29,7 @@ def write_up(
     scores: Path,
     stimuli: Path,
     compact: Path,
+    circuits: Path,
     causal: Path | None = None,
 ) -> None:
     """Write ``report.html`` with its figures and tables into `folder`."""
@@ -94,6 +96,7 @@ def write_up(
             },
             **tested.content(stages.config.stimuli, _strongest_first(table, metric, neurons)),
             causal=None if causal is None else _causal(causal),
+            **read_circuits(circuits, labels),
         ),
         folder / "report.html",
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from pocketcortex.core import InputError
 from pocketcortex.plots import CompactWeights
@@ -64,6 +64,12 @@ class ReportContent:
         Effects on every neuron and over neurons, as `plots.figure_causal` draws them.
     stimuli_notes
         How the images of ``adversarial``, ``smoothed`` and ``causal`` came about, for captions.
+    families, circuit
+        What `plots.figure_families` and `plots.figure_circuit` draw, by argument; None to leave
+        them out.
+    family_scores, family_names
+        Each neuron's response to the best stimulus of each family, over that to the best of all,
+        and the families' names; None to leave them out.
 
     Raises
     ------
@@ -91,6 +97,10 @@ class ReportContent:
     smoothed: Mapping[str, Any] | None = None
     causal: tuple[pd.DataFrame, pd.DataFrame] | None = None
     stimuli_notes: Mapping[str, str] = field(default_factory=dict)
+    families: Mapping[str, Any] | None = None
+    family_scores: Float[np.ndarray, "_ _"] | None = None
+    family_names: Sequence[str] = ()
+    circuit: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for label, value, note in self.headline:

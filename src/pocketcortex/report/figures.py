@@ -20,7 +20,8 @@ class ReportFigure:
     name
         File name without ending.
     section
-        Which part of the report it belongs to: "accuracy", "size", "stimuli" or "weights".
+        Which part of the report it belongs to: "accuracy", "size", "stimuli", "circuits" or
+        "weights".
     title, caption
         What is shown; how it was computed, and n.
     rendered
@@ -41,6 +42,7 @@ def report_figures(content: ReportContent) -> tuple[ReportFigure, ...]:
         *_size(content),
         *_stimuli(content),
         *_tests(content),
+        *_circuits(content),
         *_weights(content),
     )
 
@@ -209,6 +211,34 @@ def _weights(content: ReportContent) -> Iterator[ReportFigure]:
             "zero; colours of one panel reach to the largest absolute weight, written above it. "
             "Biases and batch normalisation are not shown (n = 1 model).",
             plots.render_figure(plots.figure_weights(weights)),
+        )  # fmt: skip
+
+
+def _circuits(content: ReportContent) -> Iterator[ReportFigure]:
+    if content.families is not None:
+        yield ReportFigure(
+            "families", "circuits", "Which family of drawn stimuli each model prefers",
+            "Each compact model was shown dots, edges, curves, textures and plain colours in its "
+            "receptive field, in white and black and in the hue that drives it most. Below each "
+            "stimulus: confidence (share of resamples of the stimuli that give the same family) "
+            "times margin to the next family times response in standard deviations above natural "
+            "images. Models that none drives by four, or without a receptive field, are left out.",
+            plots.render_figure(plots.figure_families(**content.families)),
+        )  # fmt: skip
+    if content.family_scores is not None:
+        known = np.nan_to_num(content.family_scores)
+        yield ReportFigure(
+            "family_scores", "circuits", "Every model's response to the best of each family",
+            f"{len(known)} compact models; above grey, relative to the best of all families.",
+            plots.render_figure(plots.plot_family_scores(known, list(content.family_names))),
+        )  # fmt: skip
+    if content.circuit is not None:
+        yield ReportFigure(
+            "circuit", "circuits", f"The circuit of {content.circuit['title']}",
+            "The most convincing model: the smallest set of its filters, found greedily, that "
+            "keeps 90 % of the variance of its responses to drawn stimuli when all other filters "
+            "are replaced by their means. The text is written from the numbers.",
+            plots.render_figure(plots.figure_circuit(**content.circuit)),
         )  # fmt: skip
 
 

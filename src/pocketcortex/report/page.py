@@ -17,6 +17,7 @@ _SECTIONS = {
     "accuracy": "How well the models predict",
     "size": "How small they are",
     "stimuli": "What drives the neurons",
+    "circuits": "What the models do",
     "weights": "Inside one model",
 }
 

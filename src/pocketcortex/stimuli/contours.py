@@ -13,6 +13,7 @@ from pocketcortex.stimuli.drawing import (
     Distance,
     Drawn,
     Values,
+    check_colour,
     check_size,
     checked,
     coverage,
@@ -83,7 +84,7 @@ def contours(
     for curvature, direction in itertools.product(curvatures_per_px, directions_deg):
         inside = coverage(_behind(x, y, curvature, direction), size)
         two = painted([inside], foreground, background)[0].astype(np.float64)
-        rest = np.array(surround, np.float64)[:, None, None]
+        rest = np.array(check_colour(surround), np.float64)[:, None, None]
         images.append(np.round(rest + window * (two - rest)).astype(np.uint8))
         rows.append({
             "x_px": x, "y_px": y, "curvature_per_px": curvature, "direction_deg": direction,
