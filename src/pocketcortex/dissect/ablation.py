@@ -116,7 +116,7 @@ def ablate_tuning(
 def ablate_score(
     model: CompactModel,
     images: UInt8[np.ndarray, "n 3 h w"],
-    responses: Float[np.ndarray, " n"],
+    responses: Float[np.ndarray, " n_responses"],
     *,
     device: str | torch.device = "cpu",
     advance: Callable[[int], None] = lambda n: None,

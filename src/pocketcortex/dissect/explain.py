@@ -217,5 +217,5 @@ def _spread(answers: np.ndarray, families: pd.Series, preferred: str) -> list[in
         own = np.flatnonzero(families == family)
         ranked = own[np.argsort(answers[own], kind="stable")]
         places = np.round(np.array(_QUANTILES) * (len(own) - 1)).astype(int)
-        chosen += [int(k) for k in ranked[places] if int(k) not in chosen]
+        chosen += ranked[np.unique(places)[::-1]].tolist()  # few have fewer than quantiles
     return chosen
