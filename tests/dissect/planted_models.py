@@ -1,6 +1,7 @@
 """Compact models wired by hand, for the tests of dissection: what they prefer is known."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -116,10 +117,10 @@ def planted(noise: float = 1e-3, seed: int = 0) -> CompactModel:
     for chain in (EXCITATORY, INHIBITORY):
         for stage, number in chain[1:5]:
             layers.depthwise[stage - 1].weight[number] = torch.from_numpy(DELTA)
-        for (stage, number), (_, following) in zip(chain[1:4], chain[2:5], strict=True):
+        for (stage, number), (_, following) in pairwise(chain[1:5]):
             layers.pointwise[stage - 1].weight[following, number] = 1
     layers.pointwise[3].weight[EXCITATORY[5][1], EXCITATORY[4][1]] = 1
-    layers.pointwise[3].weight[EXCITATORY[5][1], INHIBITORY[4][1]] = -2
+    layers.pointwise[3].weight[EXCITATORY[5][1], INHIBITORY[4][1]] = -1
     layers.pointwise[3].bias[EXCITATORY[5][1]] = 600  # keeps the sum above zero
     model.readout[(EXCITATORY[5][1], *CELL)] = 0.1
     return model

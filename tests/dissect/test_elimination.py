@@ -148,7 +148,7 @@ def test_several_at_once_keep_the_limit_too() -> None:
 def test_wrong_input_is_refused() -> None:
     ablations = Ablations(a_model())
     for images, at_once in ((some_images(1), 0.0), (some_images(), 0.6), (some_images(), -0.1)):
-        with pytest.raises(InputError, match="two images or more and at_once within 0..0.5"):
+        with pytest.raises(InputError, match=r"two images or more and at_once within 0\.\.0\.5"):
             eliminate(ablations, images, flattening, at_once=at_once)
     same = np.repeat(some_images(1), 3, axis=0)
     with pytest.raises(InputError, match="answers all images alike"):

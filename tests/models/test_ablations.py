@@ -1,4 +1,4 @@
-"""Ablations answer as the model does with kernels set to zero, or outputs to means, and run anew."""
+"""Ablations answer as the model run anew with kernels set to zero or outputs to means."""
 
 import copy
 import re
@@ -23,7 +23,6 @@ from pocketcortex.models import (
     published_models,
 )
 from pocketcortex.models import ablations as module
-
 
 SEEDS = [0, 2, 2, 3]  # by which most filters of `RAGGED` answer
 
