@@ -33,8 +33,8 @@ from pocketcortex.pipeline import (
 )
 
 STAGES = (
-    "teacher", "mapping", "labels", "students", "pruned", "compact", "scores", "stimuli", "circuits",
-    "report",
+    "teacher", "mapping", "labels", "students", "pruned", "compact", "scores", "stimuli",
+    "circuits", "report",
 )  # fmt: skip
 MODELS = ("backbone ridge", "teacher", "student", "compact")
 N_NEURONS = 3

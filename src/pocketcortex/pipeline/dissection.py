@@ -1,6 +1,6 @@
 """What is inside a population of compact models: compared, tuned, explained, ablated, traced."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,8 @@ def compare(
     InputError
         If there are fewer than two models or eight images, or the bank has too few.
     """
+    if len(job.models) < 2:
+        raise InputError(f"a comparison needs two models or more, got {len(job.models)}")
     settings = {
         "bank": bank.fingerprint, "n_images": n_images, "n_permutations": n_permutations,
     }  # fmt: skip
@@ -121,12 +123,12 @@ def compare(
             "n_pairs": len(job.models) * (len(job.models) - 1) // 2,
             "median_filters": [float(np.median(f)) for f in zip(
                 *(m.filters_per_layer for m in job.listed), strict=True)],
-            "cka": layers["mean"].tolist(),
-            "cka_in_receptive_fields": tables["control"]["mean"].tolist(),
-            "kernel_similarity": tables["kernels"]["mean"].tolist(),
-            "kernel_reference": tables["kernels"]["reference"].tolist(),
+            "cka": _told(layers["mean"]),
+            "cka_in_receptive_fields": _told(tables["control"]["mean"]),
+            "kernel_similarity": _told(tables["kernels"]["mean"]),
+            "kernel_reference": _told(tables["kernels"]["reference"]),
             "early_minus_late": {
-                str(row["measure"]): {name: float(row[name]) for name in (
+                str(row["measure"]): {name: _told([row[name]])[0] for name in (
                     "difference", "ci_low", "ci_high", "p_valid", "p_draws")}
                 for row in tests.to_dict("records")
             },
@@ -435,6 +437,11 @@ def natural_sample(bank: StimulusSet, n: int, seed: int) -> UInt8[np.ndarray, "n
     """Return so many images of a bank, or all it has, drawn by seed."""
     places: Int[np.ndarray, " n"] = drawn_at_random(bank, min(n, len(bank)), seed)
     return bank.read(places)
+
+
+def _told(values: Iterable[float]) -> list[float | None]:
+    """Return numbers as JSON has them: None for what is not defined."""
+    return [float(value) if np.isfinite(value) else None for value in values]
 
 
 def _medians(table: pd.DataFrame) -> dict[str, float | None]:
