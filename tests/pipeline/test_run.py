@@ -316,6 +316,7 @@ def test_a_drawn_seed_is_stored_kept_and_decides_the_numbers(
     assert redone(capsys, "compact") == []
     other, three = contents(tmp_path), undisturbed[1]
     same = {name for name, content in other.items() if content == three[name]}
+    same -= {name for name in same if name.endswith("/config.json")}  # counts may agree by chance
     assert same == {  # nothing random in it
         "mapping/parameters.json",
         *(f"mapping/{s}/{n}" for s in "cd" for n in ("held_out_ridge.npy", "teacher/teacher.json")),
