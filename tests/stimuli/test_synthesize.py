@@ -156,7 +156,7 @@ def test_is_the_published_recipe(n_steps: int, grayscale: bool) -> None:
         wanted.sort(key=lambda pair: -pair[1])
         np.testing.assert_allclose(found.responses[k], [r for _, r in wanted], rtol=2e-3)
         apart = np.abs(found.images[k].astype(float) - np.array([image for image, _ in wanted]))
-        assert apart.mean() < 1  # levels of 255: steps of ten magnify rounding, which CPUs differ in
+        assert apart.mean() < 1  # levels: steps of ten magnify rounding, and CPUs round apart
 
 
 def test_images_are_whole_levels_and_have_the_responses_they_say() -> None:
