@@ -150,13 +150,13 @@ def test_drives_a_known_neuron_above_all_random_images() -> None:
 def test_is_the_published_recipe(n_steps: int, grayscale: bool) -> None:
     """52 steps: the image itself is smoothed once, and moves on."""
     models = [curved(), red_centre()]
-    found = synthesize(models, n_starts=2, n_steps=n_steps, seed=5, grayscale=grayscale)
+    found = synthesize(models, n_starts=2, n_steps=n_steps, seed=1, grayscale=grayscale)
     for k, model in enumerate(models):
-        wanted = [published(model, noise, n_steps, grayscale=grayscale) for noise in start(5, 2, k)]
+        wanted = [published(model, noise, n_steps, grayscale=grayscale) for noise in start(1, 2, k)]
         wanted.sort(key=lambda pair: -pair[1])
         np.testing.assert_allclose(found.responses[k], [r for _, r in wanted], rtol=2e-3)
         apart = np.abs(found.images[k].astype(float) - np.array([image for image, _ in wanted]))
-        assert apart.mean() < 1  # levels: steps of ten magnify rounding, and CPUs round apart
+        assert apart.mean() < 0.1
 
 
 def test_images_are_whole_levels_and_have_the_responses_they_say() -> None:

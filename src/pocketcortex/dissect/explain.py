@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 from pocketcortex.core import InputError
 from pocketcortex.dissect.circuit import STAGES, Circuit, CircuitFilter, find_circuit
 from pocketcortex.dissect.families import NONE
-from pocketcortex.dissect.probes import AXES, FAMILIES, probes
+from pocketcortex.dissect.probes import FAMILIES, probes
 from pocketcortex.dissect.tuning import Tuning, tune
 from pocketcortex.models import CompactModel, PairedStack
 
@@ -194,7 +194,7 @@ def explain(
     chosen = _spread(answers, bank.table["family"], str(preference.get("preferred", FAMILIES[0])))
     stimuli = np.ascontiguousarray(shown[chosen])
     tuning = tune(
-        model, (float(at[0]), float(at[1])), rng=rng, axis=axis if axis in AXES else AXES[0],
+        model, (float(at[0]), float(at[1])), rng=rng, axis=axis,
         device=device,
     )  # fmt: skip
     circuit = find_circuit(model, stimuli, natural, keep_r2=keep_r2, device=device)
