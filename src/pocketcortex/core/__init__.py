@@ -10,6 +10,7 @@ from pocketcortex.core.archives import (
     read_array,
     read_arrays,
 )
+from pocketcortex.core.areas import BrainArea
 from pocketcortex.core.errors import InputError, MissingRepeatsError, PocketcortexError
 from pocketcortex.core.memory import keep_freed_memory
 from pocketcortex.core.pictures import decode_image
@@ -19,6 +20,7 @@ from pocketcortex.core.sources import ImageSource
 from pocketcortex.core.stimuli import Indices, StimulusSet
 
 __all__ = [
+    "BrainArea",
     "ImageFiles",
     "ImageSource",
     "Indices",
