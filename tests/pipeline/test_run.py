@@ -454,9 +454,9 @@ class Moment(NamedTuple):
 SAVE = "checkpoint.safetensors"
 MOMENTS = {  # a stage that has removed its checkpoint starts anew, so that comes first
     Moment("os.rename", "*/features/*.partial", 2): "teacher",  # a file not yet whole
-    Moment("os.rename", "*/teacher.partial", 1): "teacher",  # complete but for its name
     Moment("os.rename", f"*/teacher.partial/{SAVE}.partial", 2): "teacher",
     Moment("os.remove", f"*/teacher.partial/{SAVE}", 1): "teacher",
+    Moment("os.rename", "*/teacher.partial", 1): "teacher",  # complete but for its name
     Moment("os.rename", "*/mapping.partial", 1): "mapping",
     Moment("os.rename", "*/labels.partial/mark.json.partial", 2): "labels",
     Moment("os.remove", "*/labels.partial/mark.json", 1): "labels",

@@ -18,6 +18,7 @@ from pocketcortex.core.recordings import Recordings, Session
 from pocketcortex.core.runs import RunFolder, provenance, write_json
 from pocketcortex.core.sources import ImageSource
 from pocketcortex.core.stimuli import Indices, StimulusSet
+from pocketcortex.core.writing import explained_writes, held, reserve, sync, whole_file
 
 __all__ = [
     "BrainArea",
@@ -32,6 +33,8 @@ __all__ = [
     "Session",
     "StimulusSet",
     "decode_image",
+    "explained_writes",
+    "held",
     "index_folder",
     "index_tar",
     "index_zip",
@@ -41,5 +44,8 @@ __all__ = [
     "provenance",
     "read_array",
     "read_arrays",
+    "reserve",
+    "sync",
+    "whole_file",
     "write_json",
 ]

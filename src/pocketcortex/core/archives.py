@@ -16,7 +16,7 @@ import tokenize
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +26,13 @@ import numpy as np
 from jaxtyping import Int, Integer, Shaped
 
 from pocketcortex.core.errors import InputError
+from pocketcortex.core.memory import physical_bytes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
 MAX_MEMBER_BYTES = 256 * 2**20
 MAX_ARCHIVE_BYTES = 64 * 2**30
+MAX_RATIO = 200
+"""Most that an archive may grow by when unpacked, where that is more than `MAX_MEMBER_BYTES`."""
 
 _UNREADABLE_ARRAY = (
     zipfile.BadZipFile,
@@ -40,6 +43,10 @@ _UNREADABLE_ARRAY = (
     RuntimeError,  # an encrypted or unknown kind of archive
     SyntaxError,
     tokenize.TokenError,
+    OverflowError,
+    TypeError,
+    LookupError,
+    struct.error,
 )
 
 _LOCAL_HEADER = struct.Struct("<4s2xHH16xHH")  # signature, flags, method, name and extra lengths
@@ -213,7 +220,8 @@ def index_zip(
     ------
     InputError
         If the file is missing, truncated or no zip; if a member's name leaves the archive
-        (`..`, absolute path, drive letter) or is a symbolic link; if a size is over its limit.
+        (`..`, absolute path, drive letter) or is a symbolic link; if a size is over its limit, or
+        members share their packed bytes, or all would grow more than 200-fold when unpacked.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -235,12 +243,7 @@ def index_zip(
         )
         if not 0 <= info.header_offset <= archive_bytes - info.compress_size:
             raise InputError(f"{path}: member {info.filename!r} is truncated; fetch it again")
-    total = sum(info.file_size for info in members)
-    if total > max_archive_bytes:
-        raise InputError(
-            f"{path} unpacks to {total} bytes, more than the {max_archive_bytes} allowed; "
-            "split it into smaller archives"
-        )
+    _refuse_bombs(path, members, archive_bytes, max_archive_bytes)
     images = [i for i in members if i.filename[-1:] != "/" and is_image_name(i.filename)]
     return ZipImages(
         Path(path),
@@ -324,7 +327,7 @@ def read_array(path: str | Path) -> Shaped[np.ndarray, "..."]:
         loaded = np.load(file, allow_pickle=False)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             raise InputError(f"{path} is an archive (.npz) where one array (.npy) is needed")
-        return np.asarray(loaded)
+        return _checked(np.asarray(loaded))
 
 
 def map_array(path: str | Path) -> Shaped[np.ndarray, "..."]:
@@ -340,7 +343,7 @@ def map_array(path: str | Path) -> Shaped[np.ndarray, "..."]:
         if isinstance(loaded, np.lib.npyio.NpzFile):
             loaded.close()
             raise InputError(f"{path} is an archive (.npz) where one array (.npy) is needed")
-        return np.asarray(loaded)
+        return _checked(np.asarray(loaded))
 
 
 def read_arrays(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
@@ -354,17 +357,39 @@ def read_arrays(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     Raises
     ------
     InputError
-        If the file is missing, truncated, no archive of arrays, or holds pickled objects.
+        If the file is missing, truncated, altered, no archive of arrays, or holds pickled objects;
+        if it unpacks to more than the machine's memory or grows more than 200-fold by it.
     """
     with _explained(path), Path(path).open("rb") as file:
-        loaded = np.load(file, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
+        start = file.read(6)
+        if start == b"\x93NUMPY":
             raise InputError(f"{path} is one array (.npy) where an archive (.npz) is needed")
-        arrays = {name: loaded[name] for name in loaded.files}
-    foreign = [name for name, value in arrays.items() if not isinstance(value, np.ndarray)]
-    if foreign:
-        raise InputError(f"{path} holds {foreign[0]!r}, which is no array; save it by numpy.savez")
-    return arrays
+        if start and not start.startswith(b"PK"):
+            raise ValueError("a pickle, or no NumPy file")
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            _refuse_bombs(path, members, os.fstat(file.fileno()).st_size, physical_bytes())
+            foreign = [info.filename for info in members if not info.filename.endswith(".npy")]
+            if foreign:
+                raise InputError(
+                    f"{path} holds {foreign[0]!r}, which is no array; save it by numpy.savez"
+                )
+            return {i.filename.removesuffix(".npy"): _array_of(archive, i) for i in members}
+
+
+def _array_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Shaped[np.ndarray, "..."]:
+    """Return a member's array, having read all of the member, and with it its checksum."""
+    with archive.open(info) as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        if member.read(1):
+            raise ValueError(f"{info.filename} holds more than its array")
+    return _checked(np.asarray(array))
+
+
+def _checked(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
+    if array.size > array.nbytes and array.dtype.itemsize == 0 and array.size > MAX_MEMBER_BYTES:
+        raise ValueError(f"{array.size} values of no size")  # they would take no room in the file
+    return array
 
 
 @contextmanager
@@ -392,6 +417,28 @@ def _refuse_large(path: str | Path, name: str, n_bytes: int, max_bytes: int) -> 
         raise InputError(
             f"{path}: member {name!r} unpacks to {n_bytes} bytes, more than "
             f"the {max_bytes} allowed; remove it from the archive"
+        )
+
+
+def _refuse_bombs(
+    path: str | Path, members: Sequence[zipfile.ZipInfo], archive_bytes: int, max_bytes: int
+) -> None:
+    """Refuse an archive that unpacks to far more than it is."""
+    total = sum(info.file_size for info in members)
+    if total > max_bytes:
+        raise InputError(
+            f"{path} unpacks to {total} bytes, more than the {max_bytes} allowed; "
+            "split it into smaller archives"
+        )
+    if sum(info.compress_size for info in members) > archive_bytes:
+        raise InputError(
+            f"{path}: members overlap each other, as in an archive made to fill the disk; "
+            "make the archive again"
+        )
+    if total > max(MAX_MEMBER_BYTES, MAX_RATIO * archive_bytes):
+        raise InputError(
+            f"{path} of {archive_bytes} bytes unpacks to {total}, more than {MAX_RATIO} times as "
+            "much; make the archive again, without compression"
         )
 
 

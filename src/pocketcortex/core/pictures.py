@@ -1,4 +1,4 @@
-"""Decoding of image files made by others, of any format that Pillow knows."""
+"""Decoding of image files made by others, of the few formats that are read."""
 
 import io
 import zlib
@@ -10,6 +10,9 @@ from PIL import Image
 from pocketcortex.core.errors import InputError
 
 MAX_PIXELS = 64 * 10**6
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
+"""What is decoded. Pillow knows more, and hands some of it to other programs (EPS to Ghostscript,
+which runs what the file says)."""
 
 _OPAQUE_MODES = frozenset({"1", "L", "P", "RGB", "CMYK", "YCbCr"})
 _ALPHA_MODES = frozenset({"LA", "PA", "RGBA"})
@@ -26,7 +29,7 @@ def decode_image(
     Parameters
     ----------
     content
-        The bytes of the file, in any format that Pillow knows.
+        The bytes of the file: JPEG, PNG, BMP, GIF, TIFF or WebP, whatever its name says.
     name
         What to call the image in an error.
     size
@@ -55,7 +58,7 @@ def decode_picture(
 ) -> Image.Image:
     """Return what `decode_image` returns as an RGB image of Pillow; the same arguments."""
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _refuse_bomb(image.size, name, max_pixels)
             rgb = _to_rgb(image, name)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:

@@ -1,8 +1,6 @@
 """`Session`, what one day of recording gave, and `Recordings`, several of them in order."""
 
-import io
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +11,7 @@ from jaxtyping import Bool, Float64, Shaped
 
 from pocketcortex.core.errors import InputError, MissingRepeatsError
 from pocketcortex.core.stimuli import Indices, StimulusSet, positions
+from pocketcortex.core.writing import explained_writes, whole_file
 
 SESSION_FORMAT = "pocketcortex-session"
 SESSION_VERSION = 1
@@ -202,6 +201,8 @@ class Session:
         InputError
             If the name does not end in `.npz`, its folder does not exist, or an image cannot be
             decoded.
+        PocketcortexError
+            If the disk is full, read-only or at fault; an older file stays as it was.
         """
         target = Path(path)
         if target.suffix != ".npz":
@@ -214,9 +215,8 @@ class Session:
         }
         if self.stimuli is not None:
             arrays |= {"images": self.stimuli.images(), "names": np.array(self.stimuli.names)}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)
-        _write_whole(target, buffer.getvalue())
+        with explained_writes(f"session {self.id}", target.parent), whole_file(target) as file:
+            np.savez_compressed(file, **arrays)
 
     def _metadata(self) -> dict[str, Any]:
         return {
@@ -329,12 +329,3 @@ def _is_constant(
     lowest = np.where(missing, np.inf, responses).min(axis=(0, 1))
     highest = np.where(missing, -np.inf, responses).max(axis=(0, 1))
     return np.asarray(lowest == highest)
-
-
-def _write_whole(target: Path, content: bytes) -> None:
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketcortex.core.errors import InputError
+from pocketcortex.core.writing import explained_writes, sync, whole_file
 
 MANIFEST = "manifest.json"
 _INPUTS = "inputs.json"
@@ -24,11 +25,11 @@ _PACKAGES = ("pocketcortex", "torch", "numpy", "scipy", "scikit-learn")
 class RunFolder:
     """A folder with one sub-folder a stage, each complete exactly when its manifest is there.
 
-    A stage works in ``NAME.partial`` and is renamed when done, its manifest (hash of its inputs,
-    hash of every file) written last. A stage is skipped when its manifest matches its inputs and
-    its files still have the hashes it states; otherwise it is done again. What a killed stage
-    left in ``NAME.partial`` is handed to its next try if the inputs are the same, so that long
-    stages can go on from a checkpoint.
+    A stage works in ``NAME.partial`` and is renamed when done and on disk, its manifest (hash of
+    its inputs, hash of every file) written last. A stage is skipped when its manifest matches its
+    inputs and its files still have the hashes it states; otherwise it is done again. What a killed
+    stage left in ``NAME.partial`` is handed to its next try if the inputs are the same, so that
+    long stages can go on from a checkpoint; one that was complete but for its name gets it.
 
     Parameters
     ----------
@@ -60,7 +61,8 @@ class RunFolder:
 
     def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write a JSON file of the run's own, whole or not at all."""
-        write_json(self.path / name, value)
+        with explained_writes(name, self.path):
+            write_json(self.path / name, value)
 
     def stage(
         self,
@@ -82,6 +84,11 @@ class RunFolder:
             Called with the folder to fill; it may find a checkpoint of its own there.
         after
             Names of the stages it reads, separated by spaces; their contents are inputs too.
+
+        Raises
+        ------
+        PocketcortexError
+            If the disk is full, read-only or at fault; what was finished before is kept.
         """
         upstream = {other: self.digests[other] for other in after.split()}
         wanted = {"inputs": dict(inputs), "upstream": upstream, "version": version("pocketcortex")}
@@ -91,21 +98,15 @@ class RunFolder:
         if digest is not None:
             self.digests[name] = digest
             return final, True
-        if _read_json(partial / _INPUTS) != {"key": key}:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            write_json(partial / _INPUTS, {"key": key})
-        started = time.monotonic()
-        work(partial)
-        files = _hash_files(partial)
-        write_json(
-            partial / MANIFEST,
-            {"key": key, **wanted, "files": files, "seconds": time.monotonic() - started},
-        )
-        if final.exists():
-            shutil.rmtree(final)
-        os.replace(partial, final)
-        self.digests[name] = _digest_of(files)
+        with explained_writes(f"stage {name}", self.path):
+            digest = _verified_digest(partial, key)
+            if digest is None:
+                digest = _worked(partial, key, wanted, work)
+            if final.exists():
+                shutil.rmtree(final)
+            os.replace(partial, final)
+            sync(self.path)
+        self.digests[name] = digest
         return final, False
 
     def finished(self, name: str) -> dict[str, Any]:
@@ -144,13 +145,9 @@ def provenance(seed: int) -> dict[str, Any]:
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
     """Write JSON under its name only once it is wholly on disk."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    text = json.dumps(value, indent=1) + "\n"
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -160,6 +157,27 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def _worked(
+    partial: Path, key: str, wanted: Mapping[str, Any], work: Callable[[Path], object]
+) -> str:
+    """Fill a stage's unfinished folder, its manifest last; return the digest of its files."""
+    if _read_json(partial / _INPUTS) != {"key": key}:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_json(partial / _INPUTS, {"key": key})
+    (partial / MANIFEST).unlink(missing_ok=True)  # of a try whose files were damaged since
+    started = time.monotonic()
+    work(partial)
+    for path in (*partial.rglob("*"), partial):
+        sync(path)
+    files = _hash_files(partial)
+    write_json(
+        partial / MANIFEST,
+        {"key": key, **wanted, "files": files, "seconds": time.monotonic() - started},
+    )
+    return _digest_of(files)
 
 
 def _verified_digest(folder: Path, key: str) -> str | None:
