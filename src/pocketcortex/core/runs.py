@@ -9,15 +9,16 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from pocketcortex.core.errors import InputError
+from pocketcortex.core.errors import InputError, PocketcortexError
 from pocketcortex.core.writing import explained_writes, sync, whole_file
 
 MANIFEST = "manifest.json"
+FAILED = "failed.json"
 _INPUTS = "inputs.json"
 _PACKAGES = ("pocketcortex", "torch", "numpy", "scipy", "scikit-learn")
 
@@ -29,7 +30,8 @@ class RunFolder:
     its inputs, hash of every file) written last. A stage is skipped when its manifest matches its
     inputs and its files still have the hashes it states; otherwise it is done again. What a killed
     stage left in ``NAME.partial`` is handed to its next try if the inputs are the same, so that
-    long stages can go on from a checkpoint; one that was complete but for its name gets it.
+    long stages can go on from a checkpoint; one that was complete but for its name gets it. What a
+    stage failed of is written down in ``NAME.partial/failed.json``.
 
     Parameters
     ----------
@@ -90,9 +92,7 @@ class RunFolder:
         PocketcortexError
             If the disk is full, read-only or at fault; what was finished before is kept.
         """
-        upstream = {other: self.digests[other] for other in after.split()}
-        wanted = {"inputs": dict(inputs), "upstream": upstream, "version": version("pocketcortex")}
-        key = hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+        wanted, key = self._wanted(inputs, after)
         final, partial = self.path / name, self.path / f"{name}.partial"
         digest = _verified_digest(final, key)
         if digest is not None:
@@ -109,20 +109,42 @@ class RunFolder:
         self.digests[name] = digest
         return final, False
 
+    def is_done(self, name: str, inputs: Mapping[str, Any], *, after: str = "") -> bool:
+        """Return whether `stage` would skip a stage, given the same arguments."""
+        if any(other not in self.digests for other in after.split()):
+            return False
+        digest = _verified_digest(self.path / name, self._wanted(inputs, after)[1])
+        if digest is not None:
+            self.digests[name] = digest
+        return digest is not None
+
+    def clear_failed(self) -> list[str]:
+        """Throw away what failed stages left, checkpoints too, and return the stages' names."""
+        left = [path.parent for path in sorted(self.path.glob(f"*.partial/{FAILED}"))]
+        for partial in left:
+            shutil.rmtree(partial)
+        return [partial.name.removesuffix(".partial") for partial in left]
+
+    def _wanted(self, inputs: Mapping[str, Any], after: str) -> tuple[dict[str, Any], str]:
+        """Return what a stage is made from and the hash of it."""
+        upstream = {other: self.digests[other] for other in after.split()}
+        wanted = {"inputs": dict(inputs), "upstream": upstream, "version": version("pocketcortex")}
+        return wanted, hashlib.sha256(json.dumps(wanted, sort_keys=True).encode()).hexdigest()
+
     def finished(self, name: str) -> dict[str, Any]:
         """Return the manifest of a finished stage, whatever it was made from; {} if there is none.
 
         A stage whose files are not as its manifest states counts as none.
         """
-        manifest = _read_json(self.path / name / MANIFEST)
-        if not manifest or _hash_files(self.path / name) != manifest.get("files"):
+        manifest = read_json_object(self.path / name / MANIFEST)
+        if not manifest or hash_files(self.path / name) != manifest.get("files"):
             return {}
-        self.digests[name] = _digest_of(manifest["files"])
+        self.digests[name] = digest_of(manifest["files"])
         return manifest
 
     def seconds(self, name: str) -> float:
         """Return how long the last try of a finished stage took."""
-        return float(_read_json(self.path / name / MANIFEST)["seconds"])
+        return float(read_json_object(self.path / name / MANIFEST)["seconds"])
 
 
 def provenance(seed: int) -> dict[str, Any]:
@@ -150,7 +172,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         file.write(text.encode())
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """Return a JSON object, or an empty one where there is none to be read."""
     try:
         value = json.loads(path.read_text())
@@ -163,32 +185,48 @@ def _worked(
     partial: Path, key: str, wanted: Mapping[str, Any], work: Callable[[Path], object]
 ) -> str:
     """Fill a stage's unfinished folder, its manifest last; return the digest of its files."""
-    if _read_json(partial / _INPUTS) != {"key": key}:
+    if read_json_object(partial / _INPUTS) != {"key": key}:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_json(partial / _INPUTS, {"key": key})
     (partial / MANIFEST).unlink(missing_ok=True)  # of a try whose files were damaged since
+    (partial / FAILED).unlink(missing_ok=True)
     started = time.monotonic()
-    work(partial)
+    try:
+        work(partial)
+    except Exception as error:
+        _note_failure(partial, error)
+        raise
     for path in (*partial.rglob("*"), partial):
         sync(path)
-    files = _hash_files(partial)
+    files = hash_files(partial)
     write_json(
         partial / MANIFEST,
         {"key": key, **wanted, "files": files, "seconds": time.monotonic() - started},
     )
-    return _digest_of(files)
+    return digest_of(files)
+
+
+def _note_failure(partial: Path, error: Exception) -> None:
+    """Write down what a stage failed of, if that can be written."""
+    said = (
+        str(error) if isinstance(error, PocketcortexError) else f"{type(error).__name__}: {error}"
+    )
+    with suppress(OSError):
+        date = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        write_json(partial / FAILED, {"error": said, "type": type(error).__name__, "date": date})
 
 
 def _verified_digest(folder: Path, key: str) -> str | None:
-    manifest = _read_json(folder / MANIFEST)
+    manifest = read_json_object(folder / MANIFEST)
     if manifest.get("key") != key:
         return None
-    files = _hash_files(folder)
-    return _digest_of(files) if files == manifest.get("files") else None
+    files = hash_files(folder)
+    return digest_of(files) if files == manifest.get("files") else None
 
 
-def _hash_files(folder: Path) -> dict[str, str]:
+def hash_files(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file below a folder, manifest apart, by its path there."""
     skipped = {folder / MANIFEST, folder / _INPUTS}
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p not in skipped)
     hashes = {}
@@ -200,7 +238,8 @@ def _hash_files(folder: Path) -> dict[str, str]:
     return hashes
 
 
-def _digest_of(files: Mapping[str, str]) -> str:
+def digest_of(files: Mapping[str, str]) -> str:
+    """Return the hash of a folder's content, given `hash_files` of it."""
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
