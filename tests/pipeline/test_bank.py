@@ -1,6 +1,7 @@
 """Images to distil with: no hidden one among them, some kept aside; and the teacher's responses."""
 
 import io
+import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Sequence
@@ -322,8 +323,32 @@ def test_what_lies_before_the_mark_is_not_asked_for_again(
     whole = half.copy()
     half[:] = 7
     half.flush()
-    (folder / "mark.json").write_text('{"done": 82}')  # a batch ends there: 50 and 32 images
+    told = {"done": 82, "sha256": hashlib.sha256(half[:82]).hexdigest()}
+    (folder / "mark.json").write_text(json.dumps(told))  # a batch ends there: 50 and 32 images
     teaching.write(folder)
     found = np.load(folder / "teacher.npy")
     assert (found[:82] == 7).all()
     assert np.array_equal(found[82:], whole[82:])
+
+
+@pytest.mark.parametrize("damage", ["altered", "cut", "other mark", "broken mark"])
+def test_damaged_half_of_the_labels_is_not_gone_on_from(
+    teaching: Teaching, tmp_path: Path, damage: str
+) -> None:
+    folder = tmp_path / "labels"
+    teaching.write(folder)
+    path, mark = folder / "teacher.npy", folder / "mark.json"
+    whole = path.read_bytes()
+    told = {"done": 82, "sha256": hashlib.sha256(np.load(path)[:82]).hexdigest()}
+    mark.write_text(json.dumps(told))
+    if damage == "altered":
+        path.write_bytes(whole[:200] + b"x" + whole[201:])
+    elif damage == "cut":
+        path.write_bytes(whole[:400])
+    else:
+        mark.write_text('{"done": 82}' if damage == "other mark" else '{"done": 8')
+    said: list[int] = []
+    teaching.write(folder, said.append)
+    assert said[0] == 0
+    assert path.read_bytes() == whole
+    assert not mark.exists()

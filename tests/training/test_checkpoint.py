@@ -46,6 +46,15 @@ def test_broken_checkpoint_is_none(tmp_path: Path, keep: int) -> None:
     assert read_checkpoint(tmp_path / "c") is None
 
 
+@pytest.mark.parametrize("where", [-1, -9, 130])
+def test_altered_checkpoint_is_none(tmp_path: Path, where: int) -> None:
+    save_checkpoint(tmp_path / "c", TENSORS, NUMBERS)
+    content = bytearray((tmp_path / "c").read_bytes())
+    content[where] ^= 1
+    (tmp_path / "c").write_bytes(content)
+    assert read_checkpoint(tmp_path / "c") is None
+
+
 def test_failed_write_keeps_the_older_checkpoint(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c", TENSORS, {"epoch": 1})
     with pytest.raises(TypeError):

@@ -18,7 +18,14 @@ from pocketcortex.core.recordings import Recordings, Session
 from pocketcortex.core.runs import RunFolder, provenance, write_json
 from pocketcortex.core.sources import ImageSource
 from pocketcortex.core.stimuli import Indices, StimulusSet
-from pocketcortex.core.writing import explained_writes, held, reserve, sync, whole_file
+from pocketcortex.core.writing import (
+    explained_writes,
+    held,
+    new_array_file,
+    sync,
+    whole_file,
+    whole_path,
+)
 
 __all__ = [
     "BrainArea",
@@ -41,11 +48,12 @@ __all__ = [
     "is_image_name",
     "keep_freed_memory",
     "map_array",
+    "new_array_file",
     "provenance",
     "read_array",
     "read_arrays",
-    "reserve",
     "sync",
     "whole_file",
+    "whole_path",
     "write_json",
 ]

@@ -9,6 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+from jaxtyping import Shaped
+
 from pocketcortex.core.errors import PocketcortexError
 
 _REASONS = {
@@ -32,8 +35,8 @@ _TEXTS = {
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that gets its name when all of it is on disk, or never.
+def whole_path(path: str | Path) -> Iterator[Path]:
+    """Give the place at which to write a file that gets its name when all is on disk, or never.
 
     What was there under the name stays until then. After an error nothing of the try is left.
 
@@ -45,15 +48,23 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
+        sync(partial)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextmanager
+def whole_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a file for writing that gets its name when all of it is on disk, or never.
+
+    As `whole_path`, with the file open.
+    """
+    with whole_path(path) as partial, partial.open("wb") as file:
+        yield file
 
 
 def sync(path: Path) -> None:
@@ -68,23 +79,27 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def reserve(path: Path, n_bytes: int) -> None:
-    """Make a new file of a size whose blocks are the file's own already.
+def new_array_file(
+    path: Path, dtype: type[np.generic], shape: tuple[int, ...]
+) -> Shaped[np.memmap, "..."]:
+    """Return the array of zeros of a new `.npy` file, mapped into memory to be filled.
 
-    To be done before a file is mapped into memory: a disk that is full when a mapped page is
-    written kills the process without a word.
+    Its room on the disk is taken at once: a disk that is found full when a mapped page is written
+    kills the process without a word.
 
     Raises
     ------
     OSError
         If the disk has no room for it; nothing is left.
     """
-    with path.open("wb") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, max(n_bytes, 1))
-        except OSError as error:
-            path.unlink(missing_ok=True)
-            raise OSError(error.errno, error.strerror, str(path)) from error
+    try:
+        array = np.lib.format.open_memmap(path, "w+", dtype, shape)
+        with path.open("rb+") as file:
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return array
 
 
 @contextmanager

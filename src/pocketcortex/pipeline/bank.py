@@ -1,5 +1,6 @@
 """The images to distil with, and the teacher's responses to them: computed once, streamed."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from pocketcortex.core import InputError, StimulusSet, write_json
+from pocketcortex.core import InputError, StimulusSet, new_array_file, write_json
 from pocketcortex.data import dead_leaves_bank, read_bank
 from pocketcortex.pipeline.config import StudentsConfig
 from pocketcortex.pipeline.inputs import RunInputs
@@ -129,14 +130,13 @@ def label(
 
     Images are decoded, and backbone and published model run, once for all neurons; nothing but the
     responses is kept, ``(n_stimuli, n_neurons)`` float32 on disk. A killed call goes on, in the
-    same folder, from the last mark, at most 2,048 images back.
+    same folder, from the last mark, at most 2,048 images back; a mark holds the hash of what was
+    written before it, and with other content there the call starts anew.
     """
     n_neurons = [t.ensemble.intercepts.shape[1] for t in teachers]
     shape = (len(bank.stimuli), sum(n_neurons))
     path, mark = folder / "teacher.npy", folder / "mark.json"
-    done = int(json.loads(mark.read_text())["done"]) if mark.exists() else 0
-    mode = "r+" if mark.exists() else "w+"
-    responses = np.lib.format.open_memmap(path, mode, np.float32, shape)
+    responses, done, digest = _begun(path, mark, shape)
     advance(done)
     start = 0
     for part in bank.parts:
@@ -151,10 +151,27 @@ def label(
             rows = slice(start + int(index[0]), start + int(index[-1]) + 1)
             answers = [teacher.predict(features, seen) for teacher in teachers]
             responses[rows] = np.concatenate(answers, axis=1)
+            digest.update(responses[rows])
             advance(len(index))
             if rows.stop // _IMAGES_A_MARK > rows.start // _IMAGES_A_MARK:
                 responses.flush()
-                write_json(mark, {"done": rows.stop})
+                write_json(mark, {"done": rows.stop, "sha256": digest.hexdigest()})
         start += len(part)
     responses.flush()
     mark.unlink(missing_ok=True)
+
+
+def _begun(
+    path: Path, mark: Path, shape: tuple[int, int]
+) -> tuple[np.memmap, int, "hashlib._Hash"]:
+    """Return the file of responses, how many rows an earlier call left whole, and their hash."""
+    try:
+        told = json.loads(mark.read_text())
+        kept = np.load(path, mmap_mode="r+", allow_pickle=False)
+        digest = hashlib.sha256(kept[: told["done"]])
+        if (kept.dtype, kept.shape) == (np.float32, shape) and digest.hexdigest() == told["sha256"]:
+            return kept, int(told["done"]), digest
+    except (OSError, LookupError, TypeError, ValueError):
+        pass
+    mark.unlink(missing_ok=True)
+    return new_array_file(path, np.float32, shape), 0, hashlib.sha256()
