@@ -1,7 +1,7 @@
 """Images to distil with: no hidden one among them, some kept aside; and the teacher's responses."""
 
-import io
 import hashlib
+import io
 import json
 import zipfile
 from collections.abc import Callable, Sequence
