@@ -104,13 +104,29 @@ def new_array_file(
 
 @contextmanager
 def held(path: str | Path) -> Iterator[None]:
-    """Wait until no other process holds this file, and hold it; its folder must exist.
+    """Hold a lock file, waiting for the process that does; its folder must exist.
 
-    The hold ends with the process, however that ends; the empty file stays.
+    The hold ends with the process, however that ends. The file is gone afterwards.
     """
-    with Path(path).open("a") as file:
+    path = Path(path)
+    while True:
+        file = path.open("a")
         fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_still(path, file.fileno()):
+            break
+        file.close()  # the one who held it has removed it
+    try:
         yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+
+
+def _is_still(path: Path, handle: int) -> bool:
+    try:
+        return path.stat().st_ino == os.fstat(handle).st_ino
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

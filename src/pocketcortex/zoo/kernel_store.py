@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pocketcortex.core import InputError, StimulusSet
+from pocketcortex.core import InputError, StimulusSet, explained_writes, held
 from pocketcortex.zoo.kernels import NetworkKernels
 from pocketcortex.zoo.network import Network
 from pocketcortex.zoo.stream_plan import StreamPlan
@@ -19,8 +20,9 @@ class KernelStore:
     """Kernels on disk, keyed by the network's weights and preprocessing, layers, code and images.
 
     A network's folder appears under its name only when all of it is there, so a sweep over many
-    networks that was killed goes on with the first that is missing. One process at a time may fill
-    a store.
+    networks that was killed goes on with the first that is missing; one whose files are not as
+    they were written is computed again. Several processes may share a store: one that needs kernels
+    which another is computing waits for them.
 
     Parameters
     ----------
@@ -43,9 +45,11 @@ class KernelStore:
     def stored(
         self, network: Network, stimuli: StimulusSet, layers: Sequence[str] | None = None
     ) -> NetworkKernels | None:
-        """Return the kernels if the store has them, mapped into memory read-only."""
-        path = self.path(network, stimuli, layers)
-        return NetworkKernels.load(path) if path.is_dir() else None
+        """Return the kernels if the store has them whole, mapped into memory read-only."""
+        try:
+            return NetworkKernels.load(self.path(network, stimuli, layers))
+        except InputError:  # none, unfinished or altered
+            return None
 
     def kernels(
         self,
@@ -71,17 +75,27 @@ class KernelStore:
         Raises
         ------
         InputError
-            As :func:`stream_kernels`, if the store cannot be written, or if a file of it was
-            altered.
+            As :func:`stream_kernels`, and if the store is no folder that can be written to.
+        PocketcortexError
+            If the disk is full, read-only or at fault.
         """
         found = self.stored(network, stimuli, layers)
         if found is not None:
             return found
+        path = self.path(network, stimuli, layers)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot write to the store {self.folder}: {error}") from error
-        return stream_kernels(
-            network, stimuli, layers=layers, memory_gib=memory_gib, device=device,
-            folder=self.path(network, stimuli, layers), announce=announce, advance=advance,
-        )  # fmt: skip
+        with (
+            explained_writes("kernels", self.folder),
+            held(path.with_name(f".{path.name}.lock")),
+        ):
+            found = self.stored(network, stimuli, layers)  # of another process, meanwhile
+            if found is not None:
+                return found
+            shutil.rmtree(path, ignore_errors=True)
+            return stream_kernels(
+                network, stimuli, layers=layers, memory_gib=memory_gib, device=device,
+                folder=path, announce=announce, advance=advance,
+            )  # fmt: skip

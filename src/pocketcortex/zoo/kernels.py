@@ -1,16 +1,18 @@
 """Kernels over stimuli of all layers of a network: what regression, RDMs and CKA are made of."""
 
+import hashlib
 import json
 import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int
 
-from pocketcortex.core import InputError, map_array, write_json
+from pocketcortex.core import InputError, explained_writes, map_array, sync, write_json
 
 FORMAT, VERSION = "pocketcortex-kernels", 1
 ARRAYS = ("centred", "standardized", "row_means", "row_squares")
@@ -105,21 +107,26 @@ class NetworkKernels:
         ------
         InputError
             If there is such a folder or file, or its parent is missing.
+        PocketcortexError
+            If the disk is full, read-only or at fault.
         """
         final = Path(folder)
         if final.exists() or not final.parent.is_dir():
             raise InputError(f"kernels go to a new folder in an existing one; got {final}")
         partial = final.with_name(final.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        for name in ARRAYS:
-            np.save(partial / f"{name}.npy", getattr(self, name))
-        self.write_manifest(partial)
-        os.replace(partial, final)
+        with explained_writes("kernels", final.parent):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            for name in ARRAYS:
+                np.save(partial / f"{name}.npy", getattr(self, name))
+            self.write_manifest(partial)
+            os.replace(partial, final)
 
     def write_manifest(self, folder: Path) -> None:
-        """Write what is not an array; a folder without it counts as unfinished."""
-        manifest = {
+        """Write what is not an array, and the arrays' hashes; without it a folder is unfinished."""
+        for name in ARRAYS:
+            sync(folder / f"{name}.npy")
+        manifest: dict[str, Any] = {
             "format": FORMAT,
             "version": VERSION,
             "layers": list(self.layers),
@@ -129,6 +136,8 @@ class NetworkKernels:
             "skipped": dict(self.skipped),
             "reasons": dict(self.reasons),
         }
+        hashes = {name: _sha256(folder / f"{name}.npy") for name in ARRAYS}
+        manifest["sha256"] = hashes | {_MANIFEST: _digest_of(manifest)}
         write_json(folder / _MANIFEST, manifest)
 
     @classmethod
@@ -138,16 +147,23 @@ class NetworkKernels:
         Raises
         ------
         InputError
-            If the folder holds no kernels, unfinished ones, or those of another version.
+            If the folder holds no kernels, unfinished or altered ones, or those of another version.
         """
         path = Path(folder)
         try:
             manifest = json.loads((path / _MANIFEST).read_text())
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path} holds no finished kernels: {error}") from error
-        found = (manifest.get("format"), manifest.get("version"))
+            found = (manifest.get("format"), manifest.get("version"))
+            hashes = manifest.pop("sha256")
+            altered = [n for n in ARRAYS if hashes[n] != _sha256(path / f"{n}.npy")]
+            altered += [] if hashes[_MANIFEST] == _digest_of(manifest) else [_MANIFEST]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path} holds no finished kernels ({type(error).__name__}: {error}); compute anew"
+            ) from error
         if found != (FORMAT, VERSION):
             raise InputError(f"{path} holds {found}, expected {(FORMAT, VERSION)}; compute anew")
+        if altered:
+            raise InputError(f"{path}: {altered[0]} was cut short or altered; compute anew")
         arrays = {name: map_array(path / f"{name}.npy") for name in ARRAYS}
         shape = (len(manifest["layers"]), *arrays["centred"].shape[1:])
         if any(a.shape != shape[: a.ndim] or a.dtype != np.float64 for a in arrays.values()):
@@ -161,3 +177,12 @@ class NetworkKernels:
             skipped=manifest["skipped"],
             reasons=manifest["reasons"],
         )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_of(manifest: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()

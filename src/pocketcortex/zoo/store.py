@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pocketcortex.core import InputError, StimulusSet
+from pocketcortex.core import (
+    InputError,
+    StimulusSet,
+    explained_writes,
+    held,
+    new_array_file,
+    sync,
+    whole_file,
+)
 from pocketcortex.zoo.backbone import Backbone
 
 CODE_VERSION = 1
@@ -19,8 +27,8 @@ class FeatureStore:
     """Features on disk, float16, keyed by weights, layer, resizing, code and image content.
 
     A file appears under its name only when complete, with its hash beside it; one that is missing,
-    cut short or altered is computed again. Memory is bounded by one batch. One process at a time
-    may fill a store; a run folder's lock sees to that.
+    cut short or altered is computed again. Memory is bounded by one batch. Several processes may
+    share a store: one that needs features which another is computing waits for them.
 
     Parameters
     ----------
@@ -71,12 +79,26 @@ class FeatureStore:
         ------
         InputError
             If a feature is NaN, infinite, or beyond float16's range (65,504).
+        PocketcortexError
+            If the disk is full, read-only or at fault.
         """
         path = self.path(backbone, stimuli)
         if self._is_whole(path):
             advance(len(stimuli))
             return _mapped(path)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with explained_writes("features", self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with held(path.with_suffix(".lock")):
+                if self._is_whole(path):  # computed by another process meanwhile
+                    advance(len(stimuli))
+                else:
+                    self._compute(path, backbone, stimuli, advance)
+        self._whole.add(path)
+        return _mapped(path)
+
+    def _compute(
+        self, path: Path, backbone: Backbone, stimuli: StimulusSet, advance: Callable[[int], None]
+    ) -> None:
         partial = path.with_suffix(".partial")
         store: np.memmap | None = None
         done = 0
@@ -88,8 +110,7 @@ class FeatureStore:
                     "range; choose a layer after a normalisation or ReLU"
                 )
             if store is None:
-                shape = (len(stimuli), *maps.shape[1:])
-                store = np.lib.format.open_memmap(partial, "w+", np.float16, shape)
+                store = new_array_file(partial, np.float16, (len(stimuli), *maps.shape[1:]))
             store[done : done + len(maps)] = maps
             done += len(maps)
             advance(len(maps))
@@ -97,13 +118,13 @@ class FeatureStore:
             raise InputError("there are no images to compute features of")
         store.flush()
         del store
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
+        sync(partial)
+        with partial.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        path.with_suffix(".sha256").write_text(digest + "\n")
+        with whole_file(path.with_suffix(".sha256")) as file:
+            file.write(f"{digest}\n".encode())
         os.replace(partial, path)
-        self._whole.add(path)
-        return _mapped(path)
+        sync(self.folder)
 
     def _is_whole(self, path: Path) -> bool:
         """Return whether a file is there with the hash it was written with, read once a store."""

@@ -14,7 +14,7 @@ from jaxtyping import Float64
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from pocketcortex.core import InputError, StimulusSet
+from pocketcortex.core import InputError, StimulusSet, explained_writes, new_array_file, sync
 from pocketcortex.zoo._feature_kernels import (
     LayerSums,
     Moments,
@@ -283,13 +283,12 @@ def _results(
     final, partial = Path(folder), _partial(Path(folder))
     if final.exists() or not final.parent.is_dir():
         raise InputError(f"kernels go to a new folder in an existing one; got {final}")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    files = {
-        name: np.lib.format.open_memmap(partial / f"{name}.npy", "w+", np.float64, shape)
-        for name, shape in shapes.items()
-    }
-    yield files
-    for file in files.values():
-        file.flush()
-    os.replace(partial, final)
+    with explained_writes("kernels", final.parent):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        yield {
+            name: new_array_file(partial / f"{name}.npy", np.float64, shape)
+            for name, shape in shapes.items()
+        }
+        os.replace(partial, final)  # their manifest waited for them to be on disk
+        sync(final.parent)
