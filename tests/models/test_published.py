@@ -520,3 +520,18 @@ def test_keras_archive_that_unpacks_huge_is_refused(tmp_path: Path) -> None:
             member.write(bytes(2**24))
     with pytest.raises(InputError, match="too large"):
         import_compact_model(path)
+
+
+def test_npy_of_endless_instructions_is_refused(tmp_path: Path) -> None:
+    path = write_npy(tmp_path / "model.npy", random_arrays())
+    path.write_bytes(path.read_bytes()[:128] + b"\x80\x03" + b"K\x01" * 10**6 + b"(t" * 10**6)
+    with pytest.raises(InputError, match="over 20,000 instructions"):
+        import_compact_model(path)
+
+
+def test_h5_whose_weights_lie_in_another_file_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "model.h5", "w") as file:
+        file["model_weights"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/model_weights")
+        file["layers"] = h5py.SoftLink("/elsewhere")
+    with pytest.raises(InputError, match="'layers' is missing or a link"):
+        import_compact_model(tmp_path / "model.h5")

@@ -1,17 +1,16 @@
 """Read the published compact models (`.pt`, `.npy`, `.h5`, `.keras`) without trusting the files."""
 
 import io
-import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 import torch
 
 from pocketcortex.core import InputError
+from pocketcortex.models._object_arrays import read_object_array
 from pocketcortex.models._release import (
     MAX_FILE_BYTES,
     N_LAYER_ARRAYS,
@@ -147,53 +146,13 @@ def _read_pt(path: Path) -> list[np.ndarray]:
     return [*arrays, get["Beta.weight"].T, get["Beta.bias"]]
 
 
-def _empty_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    """Stand in for NumPy's array reconstruction, which always starts from an empty array."""
-    if kind is not _ArrayKind or shape != (0,):
-        raise pickle.UnpicklingError("pickle asks for something other than a plain array")
-    return np.empty(0, dtype=np.dtype(code.decode("ascii")))
-
-
-class _ArrayKind:
-    """Stand in for `numpy.ndarray` as an argument; a pickle cannot build anything with it."""
-
-    def __init__(self, *_: object) -> None:
-        raise pickle.UnpicklingError("pickle asks for something other than a plain array")
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickle NumPy arrays and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module in ("numpy.core.multiarray", "numpy._core.multiarray") and name == "_reconstruct":
-            return _empty_array
-        if module == "numpy" and name == "ndarray":
-            return _ArrayKind
-        if module == "numpy" and name == "dtype":
-            return np.dtype
-        raise pickle.UnpicklingError(f"pickle asks for {module}.{name}; only arrays are admitted")
-
-
 def _read_npy(path: Path) -> list[np.ndarray]:
-    with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        if version != (1, 0):
-            raise InputError(f"npy version {version} where 1.0 is expected")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        if shape != (N_ARRAYS,) or dtype != np.dtype(object):
-            raise InputError(f"holds {dtype} {shape}, expected an object array ({N_ARRAYS},)")
-        values = _ArrayUnpickler(file).load()
-    if not isinstance(values, np.ndarray) or values.shape != (N_ARRAYS,):
-        raise InputError(f"does not hold {N_ARRAYS} arrays")
-    arrays = list(values)
-    if not all(isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in arrays):
-        raise InputError("holds something other than arrays of floats")
-    return arrays
+    return read_object_array(path, N_ARRAYS)
 
 
 def _read_h5(path: Path) -> list[np.ndarray]:
-    with h5py.File(path, "r") as file:
-        whole_model = "model_weights" in file
+    with h5py.File(path, "r") as file:  # a link is not followed to learn what it names
+        whole_model = isinstance(file.get("model_weights", getlink=True), h5py.HardLink)
     return read_datasets(path, _whole_model_names() if whole_model else _weights_names())
 
 
