@@ -16,7 +16,7 @@ ROOMS = {
     "core": "",
     "metrics": "core",
     "mapping": "core metrics",
-    "data": "core",
+    "data": "core metrics",
     "zoo": "core mapping",
     "models": "core mapping",
     "training": "core metrics mapping data models",
@@ -28,7 +28,7 @@ ROOMS = {
     "report": "core plots",
     "pipeline": "core metrics mapping data zoo models training compress stimuli dissect benchmark "
     "plots report",
-    "explorer": "core models stimuli report",
+    "explorer": "core metrics data models stimuli dissect",
 }
 ROOMS["cli"] = " ".join(ROOMS)
 
