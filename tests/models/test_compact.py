@@ -168,6 +168,16 @@ def test_weights_without_a_tensor_are_refused(tmp_path: Path) -> None:
         CompactModel.load(tmp_path)
 
 
+@pytest.mark.parametrize("where", [-1, -40, -400])
+def test_altered_weights_are_refused(tmp_path: Path, where: int) -> None:
+    path = single_model((1, 2, 1, 2, 1)).save(tmp_path) / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[where] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors was altered"):
+        CompactModel.load(tmp_path)
+
+
 def test_saved_config_is_plain_json(tmp_path: Path) -> None:
     folder = single_model((1, 2, 1, 2, 1), (8, 12)).save(tmp_path)
     config = json.loads((folder / "config.json").read_text())

@@ -109,3 +109,11 @@ def test_files_that_hold_no_weights_are_refused(
             read_tensors(tmp_path / name)
     with pytest.raises(InputError, match=r"there is no weights file .*none\.pth"):
         read_tensors(tmp_path / "none.pth")
+
+
+def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    content: dict[str, object] = {"other": 1}
+    content["model"] = content
+    torch.save(content, tmp_path / "loop.pth")
+    with pytest.raises(InputError, match="holds no tensors"):
+        read_tensors(tmp_path / "loop.pth")

@@ -2,20 +2,19 @@
 
 import json
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import safetensors
-import safetensors.torch
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pocketcortex.core import InputError, write_json
+from pocketcortex.core import InputError, explained_writes, write_json
+from pocketcortex.models._tensor_files import read_tensors_whole, write_tensors
 
 KERNEL = 5
 STRIDES = (1, 2, 2, 1, 1)
@@ -270,15 +269,21 @@ class CompactModel(nn.Module):
         return f"filters={self.filters}, {self.n_parameters.total:,} parameters"
 
     def save(self, folder: str | Path) -> Path:
-        """Write ``config.json`` and ``model.safetensors`` into `folder`, which may be new."""
+        """Write ``config.json`` and ``model.safetensors`` into `folder`, which may be new.
+
+        The weights' file holds their SHA-256.
+
+        Raises
+        ------
+        PocketcortexError
+            If the disk is full, read-only or at fault.
+        """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / "model.safetensors.partial"
-        safetensors.torch.save_file(
-            {name: tensor.contiguous() for name, tensor in self.state_dict().items()}, partial
-        )
-        os.replace(partial, folder / "model.safetensors")
-        write_json(folder / "config.json", {"filters": self.filters, "image_size": self.image_size})
+        with explained_writes("the model", folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_tensors(folder / "model.safetensors", self.state_dict())
+            config = {"filters": self.filters, "image_size": self.image_size}
+            write_json(folder / "config.json", config)
         return folder
 
     @classmethod
@@ -288,13 +293,13 @@ class CompactModel(nn.Module):
         Raises
         ------
         InputError
-            If a file is missing, damaged, or does not hold this architecture.
+            If a file is missing, damaged or altered, or does not hold this architecture.
         """
         folder = Path(folder)
         try:
             config: dict[str, Any] = json.loads((folder / "config.json").read_text())
             filters, image_size = config["filters"], tuple(config["image_size"])
-            weights = safetensors.torch.load_file(folder / "model.safetensors")
+            weights, _ = read_tensors_whole(folder / "model.safetensors")
             described = count_parameters(checked_filters(filters), image_size).total
             if described > (held := sum(t.numel() for t in weights.values())):
                 raise InputError(f"{described:,} parameters described, {held:,} numbers held")
@@ -303,7 +308,7 @@ class CompactModel(nn.Module):
             model.load_state_dict(weights)
         except (
             OSError, LookupError, TypeError, ValueError, RuntimeError, OverflowError,
-            safetensors.SafetensorError,
+            AttributeError, MemoryError, safetensors.SafetensorError,
         ) as error:  # fmt: skip
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(

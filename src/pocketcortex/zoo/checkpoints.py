@@ -6,7 +6,6 @@ from pathlib import Path
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from pocketcortex.core import InputError
@@ -22,6 +21,9 @@ _NESTS = (
     "student",
 )
 """Entries of a checkpoint in which a network's tensors are found, the first that is there."""
+
+_MAX_DEPTH = 8
+"""How deep they may lie; a file can hold a checkpoint that holds itself."""
 
 _WRAPPERS = (
     "module.",
@@ -63,8 +65,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"weights file {path} holds pickled objects, which are not read since they may run "
             "code; write its tensors alone to a .safetensors file with the code it comes from"
         ) from error
-    except (OSError, RuntimeError, EOFError, SafetensorError, UnicodeDecodeError) as error:
-        raise InputError(f"weights file {path} cannot be read: {error}") from error
+    except Exception as error:  # a damaged file makes torch's reader raise almost anything
+        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
+        raise InputError(f"weights file {path} cannot be read: {reason}") from error
     tensors = _tensors_in(content)
     if not tensors:
         raise InputError(
@@ -74,14 +77,14 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _tensors_in(content: object) -> dict[str, Tensor]:
-    if not isinstance(content, Mapping):
+def _tensors_in(content: object, depth: int = 0) -> dict[str, Tensor]:
+    if not isinstance(content, Mapping) or depth > _MAX_DEPTH:
         return {}
-    tensors = {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+    tensors = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if tensors:
         return tensors
     nested = (content[name] for name in _NESTS if name in content)
-    return next((found for part in nested if (found := _tensors_in(part))), {})
+    return next((found for part in nested if (found := _tensors_in(part, depth + 1))), {})
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], source: str | Path) -> None:
