@@ -50,6 +50,11 @@ class RegressionScores:
     null
         Pearson's r of the chosen layer when responses belong to other stimuli, all of it done
         again, (n_permutations, n_neurons).
+    predictions
+        Of the chosen layers for stimuli they were not fitted to, less their mean over the fold,
+        (n_stimuli, n_neurons).
+    folds
+        Fold of each stimulus, (n_stimuli,); all 0 if published.
     n_stimuli
         Number of stimuli.
     reasons
@@ -65,6 +70,8 @@ class RegressionScores:
     alpha: Float64[np.ndarray, "n_choices n_neurons"]
     values: Mapping[str, Float64[np.ndarray, " n_neurons"]]
     null: Float64[np.ndarray, "n_permutations n_neurons"]
+    predictions: Float64[np.ndarray, "n_stimuli n_neurons"]
+    folds: Int[np.ndarray, " n_stimuli"]
     n_stimuli: int
     reasons: Mapping[int, str]
     layer_reasons: Mapping[str, str]
@@ -217,17 +224,14 @@ def regression_scores(
     """
     _check(kernels, responses, protocol, kind, n_permutations)
     usable = usable_responses(responses)
-    stack = kernels.standardized if kind == "standardized" else kernels.centred
+    stack = _Stack(kernels, kind)
     layer_reasons = dict(kernels.reasons)
-    for name, kernel in zip(kernels.layers, stack, strict=True):
-        if name not in layer_reasons and not kernel.diagonal().sum() > 0:
+    for k, name in enumerate(kernels.layers):
+        if name not in layer_reasons and not stack[k].diagonal().sum() > 0:
             layer_reasons[name] = "features do not vary over stimuli"
     layers = [k for k, name in enumerate(kernels.layers) if name not in layer_reasons]
     if not layers:
         raise InputError(f"no layer is usable: {dict(list(layer_reasons.items())[:3])}")
-    if kind == "projected":
-        scale = np.trace(stack, axis1=1, axis2=2) / stack.shape[1] / N_PROJECTIONS
-        stack = stack / np.where(scale > 0, scale, 1.0)[:, None, None]
     orders = [rng.permutation(len(responses)) for _ in range(n_permutations)]
     Y = np.hstack([usable.mean, *(usable.mean[order] for order in orders)])
     if protocol == "published":
@@ -246,6 +250,22 @@ def regression_scores(
     return _assemble(kernels, responses, protocol, usable, choices, n_permutations, layer_reasons)
 
 
+class _Stack:
+    """The layers' kernels of one kind, a layer at a time: all of them may not fit into memory."""
+
+    def __init__(self, kernels: NetworkKernels, kind: Kind) -> None:
+        self.kernels = kernels.standardized if kind == "standardized" else kernels.centred
+        self.projected = kind == "projected"
+
+    def __len__(self) -> int:
+        return len(self.kernels)
+
+    def __getitem__(self, k: int) -> Float64[np.ndarray, "n n"]:
+        kernel = np.asarray(self.kernels[k])
+        scale = np.trace(kernel) / len(kernel) / N_PROJECTIONS if self.projected else 1.0
+        return kernel / scale if scale > 0 else kernel
+
+
 @dataclass(frozen=True)
 class _Choice:
     """One choice of a layer for each column of targets, and its scores on the stimuli reported."""
@@ -258,7 +278,7 @@ class _Choice:
 
 
 def _published(
-    stack: Float64[np.ndarray, "n_layers n n"],
+    stack: _Stack,
     layers: list[int],
     Y: Float64[np.ndarray, "n n_columns"],
     alpha: float,
@@ -273,7 +293,7 @@ def _published(
 
 
 def _honest(
-    stack: Float64[np.ndarray, "n_layers n n"],
+    stack: _Stack,
     layers: list[int],
     Y: Float64[np.ndarray, "n n_columns"],
     test: Shaped[np.ndarray, " n"],
@@ -352,8 +372,10 @@ def _assemble(
         metrics[NOISE_CORRECTED] = noise_corrected_r2
     values = {PEARSON: everywhere(chosen_r[0])}
     predictions, means = np.empty((2, *usable.mean.shape))
-    for c in choices:  # each stimulus is reported once
+    folds = np.zeros(len(responses), dtype=np.int64)
+    for fold, c in enumerate(choices):  # each stimulus is reported once
         predicted = c.predictions[:, :n_usable]
+        folds[c.test] = fold
         predictions[c.test] = predicted - predicted.mean(axis=0)
         means[c.test] = usable.mean[c.test].mean(axis=0)
     for metric, score in metrics.items():
@@ -367,6 +389,8 @@ def _assemble(
         alpha=everywhere(np.stack([choice.alpha[:n_usable] for choice in choices])),
         values=values,
         null=everywhere(chosen_r[1:]),
+        predictions=everywhere(predictions),
+        folds=folds,
         n_stimuli=len(responses),
         reasons=usable.reasons,
         layer_reasons=layer_reasons,

@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float64, Int
+from jaxtyping import Bool, Float64, Int
 
 from pocketcortex.benchmark.rdms import (
     Comparison,
@@ -44,6 +44,8 @@ class RSAScores:
         Score of the chosen layers, (n_sites,).
     null
         The same with the site's stimuli in another order, (n_permutations, n_sites).
+    reported
+        Stimuli among which the layer of each choice is scored, (n_choices, n_stimuli).
     n_stimuli
         Number of stimuli.
     reasons
@@ -58,6 +60,7 @@ class RSAScores:
     chosen: Int[np.ndarray, "n_choices n_sites"]
     values: Float64[np.ndarray, " n_sites"]
     null: Float64[np.ndarray, "n_permutations n_sites"]
+    reported: Bool[np.ndarray, "n_choices n_stimuli"]
     n_stimuli: int
     reasons: Mapping[str, str]
 
@@ -192,10 +195,8 @@ def rsa_scores(
             for p in among
         ]
         best = [np.where(np.isnan(s), -np.inf, s).argmax(axis=0) for s in scores]
-        reported = range(len(scores)) if protocol == "published" else _other_halves(len(scores))
-        values = [
-            scores[other][b, np.arange(len(sites))] for other, b in zip(reported, best, strict=True)
-        ]
+        others = scores if protocol == "published" else _swapped(scores)
+        values = [other[b, np.arange(len(sites))] for other, b in zip(others, best, strict=True)]
         return np.array(usable)[np.stack(best)], np.mean(values, axis=0)
 
     def halves(n_halvings: int) -> list[np.ndarray]:
@@ -204,7 +205,8 @@ def rsa_scores(
         firsts = [rng.permutation(n) < n // 2 for _ in range(n_halvings)]
         return [half for first in firsts for half in (first, ~first)]
 
-    chosen, values = once(np.arange(n), halves(n_splits))
+    own = halves(n_splits)
+    chosen, values = once(np.arange(n), own)
     null = [once(rng.permutation(n), halves(1))[1] for _ in range(n_permutations)]
     return RSAScores(
         protocol=protocol,
@@ -215,14 +217,15 @@ def rsa_scores(
         chosen=chosen,
         values=np.where(scored, values, np.nan),
         null=np.where(scored, np.array(null).reshape(n_permutations, len(sites)), np.nan),
+        reported=np.stack(own if protocol == "published" else _swapped(own)),
         n_stimuli=n,
         reasons=reasons,
     )
 
 
-def _other_halves(n: int) -> list[int]:
-    """Return, for halves listed two by two, the place of the other one of each."""
-    return [k + 1 - 2 * (k % 2) for k in range(n)]
+def _swapped(parts: list[np.ndarray]) -> list[np.ndarray]:
+    """Return parts that are listed two by two, halves of one whole, with each pair turned round."""
+    return [parts[k + 1 - 2 * (k % 2)] for k in range(len(parts))]
 
 
 def _reasons(

@@ -1,7 +1,7 @@
 """Dissimilarities of a site as a weighted sum of those of all layers, held out by stimuli."""
 
 import numpy as np
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int
 from scipy.optimize import nnls
 
 from pocketcortex.benchmark.rdms import compare_pairs, n_stimuli_of, pairs_among, square_of
@@ -73,6 +73,50 @@ def rsr_score(
     >>> round(r, 6), len(null)
     (1.0, 20)
     """
+    fits, n = _fitted_folds(layer_rdms, site_rdm, rng, protocol, n_folds, n_permutations)
+    pairs = np.triu_indices(n, 1)
+    place = square_of(np.arange(len(site_rdm)), n)
+    orders = [np.arange(n), *(rng.permutation(n) for _ in range(n_permutations))]
+    r = [
+        _rsr(fits, site_rdm[place[order[pairs[0]], order[pairs[1]]]], protocol) for order in orders
+    ]
+    return r[0], np.array(r[1:])
+
+
+def rsr_predictions(
+    layer_rdms: Float64[np.ndarray, "n_layers n_pairs"],
+    site_rdm: Float64[np.ndarray, " n_pairs"],
+    *,
+    rng: np.random.Generator,
+    n_folds: int = 6,
+) -> tuple[Float64[np.ndarray, " n_pairs"], Int[np.ndarray, " n_pairs"]]:
+    """Return the dissimilarities that `rsr_score` predicts under ``"honest"``, and their folds.
+
+    Parameters and errors are those of :func:`rsr_score`; the same generator gives the same folds.
+
+    Returns
+    -------
+    tuple[Float64[np.ndarray, "n_pairs"], Int[np.ndarray, "n_pairs"]]
+        Predictions for pairs of two held-out stimuli of one fold, NaN for all others; each pair's
+        fold, -1 for the others.
+    """
+    fits, _ = _fitted_folds(layer_rdms, site_rdm, rng, "honest", n_folds, 0)
+    predicted = np.full(len(site_rdm), np.nan)
+    folds = np.full(len(site_rdm), -1)
+    for fold, fit in enumerate(fits):
+        predicted[fit.test], folds[fit.test] = fit.predict(site_rdm), fold
+    return predicted, folds
+
+
+def _fitted_folds(
+    layer_rdms: Float64[np.ndarray, "n_layers n_pairs"],
+    site_rdm: Float64[np.ndarray, " n_pairs"],
+    rng: np.random.Generator,
+    protocol: Protocol,
+    n_folds: int,
+    n_permutations: int,
+) -> tuple[list["_FoldOfPairs"], int]:
+    """Return the folds, ready to be fitted to any site, and the number of stimuli."""
     n = n_stimuli_of(len(site_rdm))
     check_rsa(layer_rdms, {"site": site_rdm}, None, protocol, 1, n_permutations)
     if not np.isfinite(site_rdm).all():
@@ -87,14 +131,7 @@ def rsr_score(
     X = layer_rdms[np.isfinite(layer_rdms).all(axis=1) & varied].T
     if not X.size:
         raise InputError("no layer is usable: all have NaN or equal dissimilarities")
-    fits = [_FoldOfPairs(X, folds == fold, protocol) for fold in range(n_folds)]
-    pairs = np.triu_indices(n, 1)
-    place = square_of(np.arange(len(site_rdm)), n)
-    orders = [np.arange(n), *(rng.permutation(n) for _ in range(n_permutations))]
-    r = [
-        _rsr(fits, site_rdm[place[order[pairs[0]], order[pairs[1]]]], protocol) for order in orders
-    ]
-    return r[0], np.array(r[1:])
+    return [_FoldOfPairs(X, folds == fold, protocol) for fold in range(n_folds)], n
 
 
 class _FoldOfPairs:

@@ -3,16 +3,18 @@
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pocketcortex.cli._options import Json
+from pocketcortex.cli._options import Device, Json, Out
 
 if TYPE_CHECKING:
+    from pocketcortex.core import BrainArea
     from pocketcortex.zoo import NetworkSpec
 
-app = typer.Typer(help="Look at the zoo of task-driven networks.")
+app = typer.Typer(help="Look at the zoo of task-driven networks; score and rank it on recordings.")
 
 
 class ProtocolChoice(StrEnum):
@@ -22,9 +24,25 @@ class ProtocolChoice(StrEnum):
     published = "published"
 
 
+class ComparisonChoice(StrEnum):
+    """How dissimilarity matrices are compared."""
+
+    pearson = "pearson"
+    spearman = "spearman"
+    whitened = "whitened"
+
+
+class CorrectionChoice(StrEnum):
+    """Of p-values, for the number of pairs of networks."""
+
+    holm = "holm"
+    fdr = "fdr"
+    none = "none"
+
+
 @app.callback()
 def _zoo() -> None:
-    """Look at the zoo of task-driven networks."""
+    """Look at the zoo of task-driven networks; score and rank it on recordings."""
 
 
 @app.command("list")
@@ -77,6 +95,181 @@ def show(
         typer.echo(json.dumps(result, allow_nan=False))
     else:
         _print_network(result)
+
+
+@app.command()
+def score(
+    models: Annotated[
+        str,
+        typer.Option(
+            help="Networks, separated by commas: as for show; functions of --builders (* for all "
+            "of its BACKBONES); files or folders of compact models, NAME=PATTERN* for several as "
+            "one row; a run's folder for its ensemble. @random:SEED after any."
+        ),
+    ],
+    recordings: Annotated[
+        list[Path], typer.Option(help="File or folder of recordings; more than once for several.")
+    ],
+    out: Out = Path("runs/zoo"),
+    builders: Annotated[
+        Path | None, typer.Option(help="Python file whose functions are networks of your own.")
+    ] = None,
+    twins: Annotated[
+        int, typer.Option(min=0, help="Random twins of each trained network, seeds 0 and up.")
+    ] = 0,
+    areas: Annotated[
+        str, typer.Option(help="Only areas whose id matches one of these patterns, by commas.")
+    ] = "*",
+    analyses: Annotated[str, typer.Option(help="regression, rsa or both.")] = "regression,rsa",
+    comparison: Annotated[
+        ComparisonChoice, typer.Option(help="Of dissimilarity matrices.")
+    ] = ComparisonChoice.pearson,
+    reliability: Annotated[
+        float | None, typer.Option(help="Only neurons of this split-half reliability or more.")
+    ] = None,
+    protocol: Annotated[
+        ProtocolChoice, typer.Option(help="Preprocessing: the weights' own, or as published.")
+    ] = ProtocolChoice.own,
+    input_size: Annotated[
+        int | None, typer.Option(min=1, help="Side in pixels to resize whole images to.")
+    ] = None,
+    n_layers: Annotated[
+        int | None, typer.Option(min=1, help="So many layers, spread evenly; all by default.")
+    ] = None,
+    folds: Annotated[int, typer.Option(min=2, help="Of honest regression.")] = 2,
+    splits: Annotated[int, typer.Option(min=1, help="Halvings of honest RSA.")] = 10,
+    permutations: Annotated[int, typer.Option(min=0, help="Of each null.")] = 5,
+    resamples: Annotated[int, typer.Option(min=2, help="Of each interval.")] = 1000,
+    rsa_images: Annotated[
+        int, typer.Option(min=10, help="Most images of RSA; more are thinned by seed.")
+    ] = 300,
+    memory_gib: Annotated[float, typer.Option(help="Most memory of a pass.")] = 2.0,
+    keep_kernels: Annotated[bool, typer.Option(help="Leave kernels on disk.")] = False,
+    download: Annotated[bool, typer.Option(help="Fetch weights that are not here.")] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all that is random.")] = 0,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Score networks on recordings: regression and RSA, honest and as published, with intervals.
+
+    A folder for each network and area; what is done is skipped when the command is given again.
+    """
+    from pocketcortex.benchmark import AreaSettings
+    from pocketcortex.pipeline import resolve_device
+    from pocketcortex.pipeline.zoo_models import zoo_models
+    from pocketcortex.pipeline.zoo_scores import StreamSettings, score_zoo
+
+    rows = zoo_models(
+        _listed(models), builders=builders, n_twins=twins, protocol=protocol.value,
+        input_size=input_size, download=download,
+    )  # fmt: skip
+    settings = AreaSettings(
+        analyses=tuple(_listed(analyses)),  # type: ignore[arg-type]
+        comparison=comparison.value, n_folds=folds, n_splits=splits, n_permutations=permutations,
+        n_resamples=resamples, rsa_stimuli=rsa_images,
+    )  # fmt: skip
+    stream = StreamSettings(n_layers, memory_gib, resolve_device(device), keep_kernels)
+    found = read_recorded(recordings, _listed(areas), reliability, seed)
+    result = score_zoo(rows, found, out, seed=seed, settings=settings, stream=stream)
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))
+    else:
+        _print_scores(result)
+
+
+@app.command()
+def rank(
+    run: Annotated[Path, typer.Argument(help="Folder of zoo score.")],
+    correction: Annotated[
+        CorrectionChoice, typer.Option(help="Of p for the number of pairs of networks.")
+    ] = CorrectionChoice.holm,
+    properties: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV file with a column model and others, such as family or top1: they are added "
+            "to what is known of the networks."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all that is random.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Rank scored networks: leaderboards, pairwise tests, trained against random, properties.
+
+    Fills the folder rank of the run: tables, figures, report.html.
+    """
+    from pocketcortex.pipeline.zoo_ranking import rank_zoo
+
+    result = rank_zoo(run, correction=correction.value, properties=properties, seed=seed)
+    if as_json:
+        typer.echo(json.dumps(result, allow_nan=False))
+    else:
+        _print_ranks(result)
+
+
+def read_recorded(
+    paths: Sequence[Path], patterns: Sequence[str], reliability: float | None, seed: int
+) -> "list[BrainArea]":
+    """Return the areas of all paths whose ids match a pattern, with reliable neurons only.
+
+    Raises
+    ------
+    InputError
+        If nothing is recognised or matches, or reliability is not known.
+    """
+    from fnmatch import fnmatchcase
+
+    from pocketcortex.core import InputError
+    from pocketcortex.data import read_areas
+
+    found = [area for path in paths for area in read_areas(path, seed=seed)]
+    named = [area for area in found if any(fnmatchcase(area.id, p) for p in patterns)]
+    if not named:
+        ids = ", ".join(area.id for area in found)
+        raise InputError(f"no area matches {', '.join(patterns)}; there are {ids}")
+    if reliability is None:
+        return named
+    return [a if a.session is None else a.reliable(reliability) for a in named]
+
+
+def _listed(words: str) -> list[str]:
+    return [word.strip() for word in words.split(",") if word.strip()]
+
+
+def _print_scores(result: Mapping[str, Any]) -> None:
+    _print_rows(
+        result["scores"], ("area", "model", "metric", "value", "ci_low", "ci_high", "ceiling")
+    )
+    typer.echo(
+        f"{result['n_models']} networks, {result['n_areas']} areas; scores.csv and scores.parquet "
+        f"in {result['out']}; rank them by: pocketcortex zoo rank {result['out']}"
+    )
+    for name, why in result["failed"].items():
+        typer.echo(f"{name} was passed over: {why}", err=True)
+
+
+def _print_ranks(result: Mapping[str, Any]) -> None:
+    for name, board in result["leaderboards"].items():
+        typer.echo(name)
+        _print_rows(board, ("rank", "model", "value", "ci_low", "ci_high", "as_good_as_best"))
+    typer.echo(f"tables, figures and report.html in {result['out']}")
+
+
+def _print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(row[column]) for column in columns))
+    Console(markup=False, highlight=False).print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def describe(name: str, protocol: str, input_size: int | None) -> dict[str, Any]:

@@ -69,7 +69,9 @@ class NetworkKernels:
         """Number of stimuli."""
         return int(self.centred.shape[1])
 
-    def rdms(self) -> Float64[np.ndarray, "n_layers n_pairs"]:
+    def rdms(
+        self, stimuli: Int[np.ndarray, " n_some"] | None = None
+    ) -> Float64[np.ndarray, "n_layers n_pairs"]:
         r"""Return 1 - Pearson's r between the patterns of every two stimuli over a layer's units.
 
         From the kernel's squared distances :math:`d_{ij}`, the stimuli's means :math:`a_i` over the
@@ -81,13 +83,19 @@ class NetworkKernels:
 
         which keeps its digits where all patterns are much alike.
 
+        Parameters
+        ----------
+        stimuli
+            Places of some stimuli, by default all in their order.
+
         Returns
         -------
         Float64[np.ndarray, "n_layers n_pairs"]
             Upper triangles, row by row. NaN for a layer of one unit, for a stimulus to which all
             units answer alike, and for unusable layers.
         """
-        first, second = np.triu_indices(self.n_stimuli, k=1)
+        some = np.arange(self.n_stimuli) if stimuli is None else stimuli
+        first, second = (some[place] for place in np.triu_indices(len(some), k=1))
         out = np.empty((len(self), len(first)))
         for k, kernel in enumerate(self.centred):
             own = kernel.diagonal()
