@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,8 @@ from pocketcortex.core import BrainArea, InputError, Session
 from pocketcortex.data._areas import cells_table
 from pocketcortex.data.allen_scenes import WINDOW_S, AllenScenes, read_allen_scenes
 
-MergeBy = Literal["area", "layer", "cre_line"]
+MERGE_BY = ("area", "layer", "cre_line")
+"""What sessions may have to agree in to become one area."""
 
 RUNNING_CM_S = 2.0
 """Mean speed from which a trial counts as run."""
@@ -26,7 +26,7 @@ def read_allen_nwb(
     paths: str | Path | Iterable[str | Path],
     *,
     window_s: tuple[float, float] = WINDOW_S,
-    by: Sequence[MergeBy] = ("area", "layer", "cre_line"),
+    by: Sequence[str] = MERGE_BY,
     seed: int = 0,
 ) -> list[BrainArea]:
     """Return areas of mouse cortex from Brain Observatory NWB files.
@@ -68,9 +68,9 @@ def read_allen_nwb(
     Conwell et al. (2021), NeurIPS 34: cells with a reliability of 0.75 or more and no significant
     modulation by running. de Vries et al. (2020), Nature Neuroscience 23: 138-151.
     """
-    unknown = [name for name in by if name not in get_args(MergeBy)]
+    unknown = [name for name in by if name not in MERGE_BY]
     if unknown:
-        raise InputError(f"by takes {', '.join(get_args(MergeBy))}; got {', '.join(unknown)}")
+        raise InputError(f"by takes {', '.join(MERGE_BY)}; got {', '.join(unknown)}")
     files = _files(paths)
     sessions = [read_allen_scenes(file, window_s=window_s) for file in files]
     groups: dict[str, list[AllenScenes]] = {}
@@ -90,14 +90,12 @@ def _files(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return files
 
 
-def _name(session: AllenScenes, by: Sequence[MergeBy]) -> str:
+def _name(session: AllenScenes, by: Sequence[str]) -> str:
     parts = [str(getattr(session, name) or "unknown").replace("/", "-") for name in by]
     return "_".join(parts) or "all"
 
 
-def _merged(
-    name: str, sessions: Sequence[AllenScenes], by: Sequence[MergeBy], seed: int
-) -> BrainArea:
+def _merged(name: str, sessions: Sequence[AllenScenes], by: Sequence[str], seed: int) -> BrainArea:
     first = sessions[0]
     stimuli = first.stimuli
     ids = np.concatenate([session.cell_ids for session in sessions])
