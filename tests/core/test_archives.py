@@ -7,6 +7,7 @@ import pickle
 import stat
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -316,3 +317,66 @@ def test_damage_gives_an_input_error_or_nothing(tmp_path: Path, data: st.DataObj
 def _decode_all(images: ImageFiles) -> None:
     for k, name in enumerate(images.members):
         decode_image(images.read(k), name)
+
+
+def test_a_long_header_is_refused_in_no_time(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.arange(3))
+    content = (tmp_path / "a.npy").read_bytes()
+    header = content[10:].split(b"\n")[0] + b" " * 8000 + b"U\n"
+    bad = content[:8] + len(header).to_bytes(2, "little") + header + bytes(24)
+    (tmp_path / "a.npy").write_bytes(bad)
+    make_zip(tmp_path / "a.npz", {"x.npy": bad})
+    started = time.monotonic()
+    for read in (read_array, map_array, lambda path: read_arrays(path.with_suffix(".npz"))):
+        with pytest.raises(InputError, match="header of over 1024 bytes"):
+            read(tmp_path / "a.npy")
+    assert time.monotonic() - started < 5
+
+
+def test_refuses_archives_that_grow_beyond_measure(tmp_path: Path) -> None:
+    bomb = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        for k in range(2):
+            with archive.open(f"{k}.npy", "w") as member:
+                np.lib.format.write_array(member, np.zeros(150 * 2**17))  # 150 MiB
+    assert bomb.stat().st_size < 2**20
+    with pytest.raises(InputError, match="more than 200 times as much"):
+        read_arrays(bomb)
+    with pytest.raises(InputError, match="more than 200 times as much"):
+        index_zip(bomb)
+
+
+def test_refuses_members_that_share_their_bytes(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "images.zip", {f"{k}.png": GREY * 20 for k in range(3)})
+    with zipfile.ZipFile(path) as archive:
+        offsets = [info.header_offset for info in archive.infolist()]
+    content = bytearray(path.read_bytes())
+    first = content.index(b"PK\x01\x02")
+    del content[offsets[1] : first]  # every member's content is the first one's
+    for _ in range(3):
+        at = content.index(b"PK\x01\x02")
+        content[at : at + 4] = b"done"
+        content[at + 42 : at + 46] = bytes(4)
+    content = content.replace(b"done", b"PK\x01\x02")
+    end = content.index(b"PK\x05\x06")
+    content[end + 16 : end + 20] = content.index(b"PK\x01\x02").to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="members overlap each other"):
+        index_zip(path)
+
+
+def test_an_altered_shape_is_noticed(tmp_path: Path) -> None:
+    """A shorter shape leaves numbers over, a checksum that nobody reads tells nothing."""
+    buffer = io.BytesIO()
+    np.save(buffer, np.arange(20))
+    short = buffer.getvalue().replace(b"(20,)", b"(10,)")
+    with pytest.raises(InputError, match="holds more than its array"):
+        read_arrays(make_zip(tmp_path / "a.npz", {"x.npy": short}))
+
+
+def test_only_formats_that_run_nothing_are_decoded() -> None:
+    """Pillow would hand PostScript to Ghostscript, which runs what the file says."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4)).save(buffer, format="EPS")
+    with pytest.raises(InputError, match="cannot be decoded"):
+        decode_image(buffer.getvalue(), "x.png")

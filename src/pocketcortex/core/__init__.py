@@ -11,7 +11,7 @@ from pocketcortex.core.archives import (
     read_arrays,
 )
 from pocketcortex.core.areas import BrainArea
-from pocketcortex.core.errors import InputError, MissingRepeatsError, PocketcortexError
+from pocketcortex.core.errors import InputError, MissingRepeatsError, PocketcortexError, in_brief
 from pocketcortex.core.memory import keep_freed_memory
 from pocketcortex.core.pictures import decode_image
 from pocketcortex.core.recordings import Recordings, Session
@@ -42,6 +42,7 @@ __all__ = [
     "decode_image",
     "explained_writes",
     "held",
+    "in_brief",
     "index_folder",
     "index_tar",
     "index_zip",

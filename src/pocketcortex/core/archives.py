@@ -25,7 +25,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Int, Integer, Shaped
 
-from pocketcortex.core.errors import InputError
+from pocketcortex.core.errors import InputError, in_brief
 from pocketcortex.core.memory import physical_bytes
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp"})
@@ -33,6 +33,9 @@ MAX_MEMBER_BYTES = 256 * 2**20
 MAX_ARCHIVE_BYTES = 64 * 2**30
 MAX_RATIO = 200
 """Most that an archive may grow by when unpacked, where that is more than `MAX_MEMBER_BYTES`."""
+
+_MAX_HEADER = 1024
+"""Longest header of a `.npy` file: NumPy writes 118 bytes, and takes minutes for a bad long one."""
 
 _UNREADABLE_ARRAY = (
     zipfile.BadZipFile,
@@ -231,7 +234,7 @@ def index_zip(
         raise InputError(f"{path} does not exist; a zip of images was expected there") from None
     except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise InputError(
-            f"{path} is not a zip file, or is truncated ({error}); fetch it again"
+            f"{path} is not a zip file, or is truncated ({in_brief(error)}); fetch it again"
         ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be opened as a zip ({error.strerror})") from error
@@ -302,7 +305,8 @@ def index_tar(path: str | Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> 
         raise InputError(f"{path} does not exist; a tar of images was expected there") from None
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(
-            f"{path} is not a tar file, or is damaged or truncated ({error}); fetch it again"
+            f"{path} is not a tar file, or is damaged or truncated ({in_brief(error)}); fetch it "
+            "again"
         ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be opened as a tar ({error.strerror})") from error
@@ -324,7 +328,7 @@ def read_array(path: str | Path) -> Shaped[np.ndarray, "..."]:
         If the file is missing, truncated, no NumPy file, or holds pickled objects.
     """
     with _explained(path), Path(path).open("rb") as file:
-        loaded = np.load(file, allow_pickle=False)
+        loaded = np.load(file, allow_pickle=False, max_header_size=_MAX_HEADER)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             raise InputError(f"{path} is an archive (.npz) where one array (.npy) is needed")
         return _checked(np.asarray(loaded))
@@ -339,7 +343,7 @@ def map_array(path: str | Path) -> Shaped[np.ndarray, "..."]:
         If the file is missing, truncated, no NumPy file, or holds pickled objects.
     """
     with _explained(path):
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False, max_header_size=_MAX_HEADER)
         if isinstance(loaded, np.lib.npyio.NpzFile):
             loaded.close()
             raise InputError(f"{path} is an archive (.npz) where one array (.npy) is needed")
@@ -380,7 +384,7 @@ def read_arrays(path: str | Path) -> dict[str, Shaped[np.ndarray, "..."]]:
 def _array_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Shaped[np.ndarray, "..."]:
     """Return a member's array, having read all of the member, and with it its checksum."""
     with archive.open(info) as member:
-        array = np.lib.format.read_array(member, allow_pickle=False)
+        array = np.lib.format.read_array(member, allow_pickle=False, max_header_size=_MAX_HEADER)
         if member.read(1):
             raise ValueError(f"{info.filename} holds more than its array")
     return _checked(np.asarray(array))
@@ -461,16 +465,20 @@ def _explained(path: str | Path) -> Iterator[None]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; a file of arrays was expected there") from None
     except _UNREADABLE_ARRAY as error:
-        raise InputError(f"{path} is damaged or truncated ({error}); fetch it again") from error
+        raise InputError(
+            f"{path} is damaged or truncated ({in_brief(error)}); fetch it again"
+        ) from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
+        raise InputError(f"{path} cannot be read ({error.strerror or in_brief(error)})") from error
     except ValueError as error:
-        raise InputError(_what_numpy_found(path, " ".join(str(error).split()))) from error
+        raise InputError(_what_numpy_found(path, in_brief(error))) from error
 
 
 def _what_numpy_found(path: str | Path, message: str) -> str:
     with Path(path).open("rb") as file:
         start = file.read(6)
+    if "max_header_size" in message:
+        return f"{path} has a header of over {_MAX_HEADER} bytes; save it again with numpy.save"
     if "pickle" not in message.lower():
         return f"{path} is damaged or truncated ({message}); fetch it again"
     if start.startswith((b"\x80", b"\x93NUMPY", b"PK")):

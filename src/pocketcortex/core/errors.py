@@ -11,3 +11,19 @@ class InputError(PocketcortexError, ValueError):
 
 class MissingRepeatsError(InputError):
     """A noise-corrected figure was asked of a session that has only repeat averages."""
+
+
+def in_brief(error: BaseException, most: int = 300) -> str:
+    """Return what an error says in one line of at most so many letters; its kind if nothing.
+
+    What a library says of a damaged file may quote all of it.
+
+    Parameters
+    ----------
+    error
+        Any error.
+    most
+        Letters that are kept.
+    """
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= most else f"{words[:most]} ..."

@@ -1,13 +1,12 @@
 """Decoding of image files made by others, of the few formats that are read."""
 
 import io
-import zlib
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from pocketcortex.core.errors import InputError
+from pocketcortex.core.errors import InputError, in_brief
 
 MAX_PIXELS = 64 * 10**6
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
@@ -67,9 +66,9 @@ def decode_picture(
         ) from error
     except InputError:
         raise
-    except (OSError, SyntaxError, ValueError, EOFError, zlib.error) as error:
+    except Exception as error:  # of a damaged file, Pillow's readers raise almost anything
         raise InputError(
-            f"image {name} cannot be decoded ({error}); replace it by a JPEG or PNG file"
+            f"image {name} cannot be decoded ({in_brief(error)}); replace it by a JPEG or PNG file"
         ) from error
     return rgb if size is None else _resize_and_crop(rgb, size, name, max_pixels)
 

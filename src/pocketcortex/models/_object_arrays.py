@@ -28,6 +28,7 @@ _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _MARK = object()
 _MAX_AXES = 8
+_MAX_HEADER = 1024
 _MAX_INSTRUCTIONS = 20_000
 
 
@@ -59,7 +60,7 @@ def read_object_array(path: Path, n: int) -> list[np.ndarray]:
         version = np.lib.format.read_magic(file)
         if version != (1, 0):
             raise InputError(f"npy version {version} where 1.0 is expected")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file, _MAX_HEADER)
         if shape != (n,) or dtype != np.dtype(object):
             raise InputError(f"holds {dtype} {shape}, expected an object array ({n},)")
         content = file.read()

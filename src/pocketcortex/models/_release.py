@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, in_brief
 from pocketcortex.models.compact import BATCH_NORM_EPS
 
 N_LAYERS = 5
@@ -41,10 +41,9 @@ def read_model(path: Path, what: str, read: Callable[[Path], Model]) -> Model:
     try:
         return read(path)
     except InputError as error:
-        raise InputError(f"{path.name}: {error}") from error
+        raise InputError(f"{path.name}: {in_brief(error)}") from error
     except Exception as error:  # damaged files make the formats' readers raise almost anything
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path.name} is not a readable {what}: {reason}") from error
+        raise InputError(f"{path.name} is not a readable {what}: {in_brief(error)}") from error
 
 
 def read_member(path: Path, name: str) -> bytes:
@@ -59,7 +58,8 @@ def read_member(path: Path, name: str) -> bytes:
 def read_datasets(source: Path | io.BytesIO, names: Sequence[str]) -> list[np.ndarray]:
     """Return the named arrays of an HDF5 file; links and data kept elsewhere are refused."""
     with h5py.File(source, "r") as file:
-        return [_dataset(file, name) for name in names]
+        plain: set[str] = set()
+        return [_dataset(file, name, plain) for name in names]
 
 
 def layer_names() -> list[str]:
@@ -142,17 +142,27 @@ def with_state(model: Model, state: dict[str, Tensor]) -> Model:
     return model.eval()
 
 
-def _dataset(file: h5py.File, name: str) -> np.ndarray:
-    """Read one dataset; links out of the file are refused."""
-    group: h5py.Group = file
-    *parents, _ = name.split("/")
-    for depth in range(len(parents) + 1):
-        part = "/".join(name.split("/")[: depth + 1])
-        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise InputError(f"HDF5 entry {part!r} is missing or a link")
+def _dataset(file: h5py.File, name: str, plain: set[str]) -> np.ndarray:
+    """Read one dataset; links out of the file are refused.
+
+    `plain` holds the groups known to be no links, and gets those on the way to this dataset.
+    """
+    parts = name.split("/")
+    for depth in range(1, len(parts) + 1):  # from the top, so that no link is ever followed
+        place = "/".join(parts[:depth])
+        if place not in plain and not _is_hard(file, place):
+            raise InputError(f"HDF5 entry {place!r} is missing or a link")
+        plain.add(place)
     dataset = file[name]
     if not isinstance(dataset, h5py.Dataset) or dataset.external or dataset.is_virtual:
         raise InputError(f"HDF5 entry {name!r} is not a plain dataset")
     if dataset.dtype.kind != "f" or dataset.size * dataset.dtype.itemsize > MAX_FILE_BYTES:
         raise InputError(f"HDF5 entry {name!r} is not an array of floats of a compact model")
     return np.asarray(dataset[()])
+
+
+def _is_hard(file: h5py.File, place: str) -> bool:
+    try:
+        return bool(file.id.links.get_info(place.encode()).type == h5py.h5l.TYPE_HARD)
+    except KeyError:
+        return False

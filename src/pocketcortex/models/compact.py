@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pocketcortex.core import InputError, explained_writes, write_json
+from pocketcortex.core import InputError, explained_writes, in_brief, write_json
 from pocketcortex.models._tensor_files import read_tensors_whole, write_tensors
 
 KERNEL = 5
@@ -310,10 +310,9 @@ class CompactModel(nn.Module):
             OSError, LookupError, TypeError, ValueError, RuntimeError, OverflowError,
             AttributeError, MemoryError, safetensors.SafetensorError,
         ) as error:  # fmt: skip
-            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise InputError(
-                f"{folder} does not hold a saved compact model ({reason}); expected config.json "
-                "and model.safetensors as CompactModel.save writes them"
+                f"{folder} does not hold a saved compact model ({in_brief(error)}); expected "
+                "config.json and model.safetensors as CompactModel.save writes them"
             ) from error
         return model.eval()
 

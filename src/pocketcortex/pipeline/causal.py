@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from jaxtyping import Int64, UInt8
 
-from pocketcortex.core import InputError, StimulusSet, read_array
+from pocketcortex.core import InputError, StimulusSet, in_brief, read_array
 from pocketcortex.metrics import StimulusRoles
 from pocketcortex.models import CompactModel
 from pocketcortex.stimuli import (
@@ -112,12 +112,26 @@ class CausalSession:
 
     @classmethod
     def load(cls, folder: Path) -> "CausalSession":
-        """Read what `save` wrote."""
-        table = pd.read_parquet(folder / "roles.parquet")
-        images = read_array(folder / "images.npy")
-        roles = StimulusRoles.from_table(table, n_targets=int(table["n_targets"].iloc[0]))
-        stimuli = StimulusSet.from_array(images, table["name"].tolist())
-        return cls(stimuli, roles, table["bank_position"].to_numpy(np.int64))
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        InputError
+            If a file is missing, damaged, or not of a causal session.
+        """
+        try:
+            table = pd.read_parquet(folder / "roles.parquet")
+            images = read_array(folder / "images.npy")
+            roles = StimulusRoles.from_table(table, n_targets=int(table["n_targets"].iloc[0]))
+            stimuli = StimulusSet.from_array(images, table["name"].tolist())
+            return cls(stimuli, roles, table["bank_position"].to_numpy(np.int64))
+        except InputError:
+            raise
+        except Exception as error:  # a damaged parquet file raises almost anything
+            raise InputError(
+                f"{folder} does not hold a causal session ({in_brief(error)}); expected "
+                "roles.parquet and images.npy as CausalSession.save writes them"
+            ) from error
 
 
 def make_causal_session(

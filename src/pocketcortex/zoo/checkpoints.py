@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, in_brief
 
 _NESTS = (
     "state_dict",
@@ -66,8 +66,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             "code; write its tensors alone to a .safetensors file with the code it comes from"
         ) from error
     except Exception as error:  # a damaged file makes torch's reader raise almost anything
-        reason = (str(error) or type(error).__name__).splitlines()[0][:300]
-        raise InputError(f"weights file {path} cannot be read: {reason}") from error
+        raise InputError(f"weights file {path} cannot be read: {in_brief(error)}") from error
     tensors = _tensors_in(content)
     if not tensors:
         raise InputError(
