@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, in_brief
 from pocketcortex.pipeline.causal import CausalCounts
 
 Count = Annotated[int, Field(ge=1)]
@@ -235,14 +235,16 @@ def read_config(path: str | Path) -> RunConfig:
         table = tomllib.loads(path.read_text())
     except OSError as error:
         raise InputError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not valid TOML: {in_brief(error)}") from error
     try:
         return RunConfig.model_validate(_expanded(table, path))
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise InputError(f"{path}: {where}: {first['msg']} (got {first['input']!r})") from error
+        got, where = repr(first["input"]), where if len(where) < 100 else f"{where[:100]} ..."
+        got = got if len(got) < 200 else f"{got[:200]} ..."
+        raise InputError(f"{path}: {where}: {first['msg'][:300]} (got {got})") from error
 
 
 def _expanded(value: Any, path: Path) -> Any:
@@ -256,6 +258,7 @@ def _expanded(value: Any, path: Path) -> Any:
     def variable(match: re.Match[str]) -> str:
         name = match[1]
         if name not in os.environ:
+            name = name[:100]
             raise InputError(f"{path} uses ${{{name}}}, which is not set; export {name}=FOLDER")
         return os.environ[name]
 
