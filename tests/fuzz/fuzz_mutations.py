@@ -23,6 +23,7 @@ _TEXTS = (
     b"\x00", b"\xff\xfe", b"../../etc/passwd", b"/etc/passwd", b"[" * 500, b"{" * 500,
     b"O", b"|O", b"<U0", b"V8", b"'", b"\\u0000", b"\xc3\xa9",
 )  # fmt: skip
+_MOST = 100_000
 _TOKEN = re.compile(rb"[A-Za-z_]+|[0-9]+|\s|.", re.DOTALL)
 
 
@@ -115,7 +116,7 @@ def damaged_text(rng: random.Random, content: bytes) -> bytes:
             tokens.insert(k, other)
         else:
             tokens[k] = tokens[k] * rng.choice((2, 10, 3000))
-    return b"".join(tokens)
+    return b"".join(tokens)[:_MOST]
 
 
 def damaged_zip(inner: Mutation) -> Mutation:
