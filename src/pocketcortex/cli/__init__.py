@@ -1,13 +1,18 @@
 """The command line, `pocketcortex NOUN VERB`: one file a noun, registered in `_NOUNS`.
 
 Exit codes: 0 done; 1 the work failed; 2 wrong usage or bad input; 130 interrupted. Whatever is
-not 0 comes with one line on stderr, made in `main` and nowhere else.
+not 0 comes with one line on stderr, made in `main` and nowhere else. A first Ctrl-C lets a command
+put its things away; a second ends it on the spot, which loses no more than a kill: nothing.
 """
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
-from typing import Any
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, NoReturn
 
 import typer
 
@@ -16,10 +21,12 @@ from pocketcortex.cli import (
     data,
     dissect,
     ensemble,
+    explore,
     loop,
     mapping,
     models,
     run,
+    runs,
     stimuli,
     zoo,
 )
@@ -37,6 +44,7 @@ _NOUNS = {
     "loop": loop.app,
     "mapping": mapping.app,
     "models": models.app,
+    "runs": runs.app,
     "stimuli": stimuli.app,
     "zoo": zoo.app,
 }
@@ -61,6 +69,7 @@ for _name, _noun in _NOUNS.items():
     app.add_typer(_noun, name=_name, no_args_is_help=True)
 app.command()(run.run)
 app.command()(run.demo)
+app.command()(explore.explore)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         command = typer.main.get_command(app)
-        code = command.main(words, prog_name="pocketcortex", standalone_mode=False)
+        with _interruptible():
+            code = command.main(words, prog_name="pocketcortex", standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except Exception as error:
@@ -86,6 +96,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if code == 130:
         _print_error("interrupted")
     return code if isinstance(code, int) else 0
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Let the first Ctrl-C raise KeyboardInterrupt and the second leave at once."""
+    own = threading.current_thread() is threading.main_thread()
+    if not own or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:  # else it was used
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGINT, _leave_at_once)
+    raise KeyboardInterrupt
+
+
+def _leave_at_once(_number: int, _frame: FrameType | None) -> NoReturn:
+    os.write(2, b"pocketcortex: interrupted twice, left at once; the same command goes on\n")
+    os._exit(130)
 
 
 def _explain(error: Exception) -> int:

@@ -28,6 +28,7 @@ from pocketcortex.stimuli.smoothing import (
     smoothing_saliency,
 )
 from pocketcortex.stimuli.spread import core_set, disagreement
+from pocketcortex.stimuli.steps import SynthesisStep, synthesis_steps
 from pocketcortex.stimuli.synthesize import Synthesized, synthesize
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "RandomPerturbations",
     "SmoothedImages",
     "SmoothingSaliency",
+    "SynthesisStep",
     "Synthesized",
     "adversarial",
     "bars",
@@ -70,6 +72,7 @@ __all__ = [
     "search_bank",
     "smooth_minus",
     "smoothing_saliency",
+    "synthesis_steps",
     "synthesize",
     "thumbnails",
     "white_noise",

@@ -1,0 +1,53 @@
+// Plain line charts and heat maps, as SVG and canvas.
+
+import { CHANGED, INK, paint } from "./colour.js";
+import { h, number, svg } from "./dom.js";
+
+const W = 250, H = 150, LEFT = 34, RIGHT = 8, TOP = 8, BOTTOM = 32;
+
+// Return a chart of lines [{y, colour, name}] over x; `level` is drawn as a dotted line.
+export function lineChart({ title, xLabel, x, lines, level = null, colours = null }) {
+  const all = lines.flatMap((line) => line.y).concat(level === null ? [] : [level]).filter(Number.isFinite);
+  let [low, high] = [Math.min(...all), Math.max(...all)];
+  if (!(high > low)) [low, high] = [low - 1, high + 1];
+  const margin = (high - low) * 0.06;
+  const [bottom, top] = [low - margin, high + margin];
+  const across = (k) => LEFT + ((x[k] - x[0]) / (x[x.length - 1] - x[0] || 1)) * (W - LEFT - RIGHT);
+  const up = (y) => TOP + ((top - y) / (top - bottom)) * (H - TOP - BOTTOM);
+  const text = (at, left, anchor, words, more = {}) => svg("text", { x: left, y: at, "text-anchor": anchor, class: "tick", ...more }, words);
+  const marks = ticks(low, high).map((value) => [
+    svg("line", { x1: LEFT - 3, x2: LEFT, y1: up(value), y2: up(value), class: "axis" }), text(up(value) + 3.5, LEFT - 5, "end", short(value)),
+  ]).flat();
+  const ends = [0, x.length - 1].map((k) => text(H - BOTTOM + 13, across(k), k ? "end" : "start", short(x[k])));
+  const drawn = svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "chart", role: "img", "aria-label": `${title}: ${lines.map((line) => `${line.name} from ${number(Math.min(...line.y))} to ${number(Math.max(...line.y))}`).join("; ")}` },
+    svg("line", { x1: LEFT, x2: W - RIGHT, y1: H - BOTTOM, y2: H - BOTTOM, class: "axis" }),
+    svg("line", { x1: LEFT, x2: LEFT, y1: TOP, y2: H - BOTTOM, class: "axis" }),
+    level === null ? [] : svg("line", { x1: LEFT, x2: W - RIGHT, y1: up(level), y2: up(level), class: "level" }),
+    marks, ends, text(H - 5, (LEFT + W - RIGHT) / 2, "middle", xLabel, { class: "label" }),
+    lines.map((line) => svg("polyline", { points: line.y.map((y, k) => `${across(k).toFixed(1)},${up(y).toFixed(1)}`).join(" "), fill: "none", stroke: line.colour || INK, class: "line" })),
+    lines.map((line) => line.y.map((y, k) => svg("circle", { cx: across(k).toFixed(1), cy: up(y).toFixed(1), r: colours ? 3.5 : 1.8, fill: colours && line.colour !== CHANGED ? colours[k] : line.colour || INK },
+      svg("title", {}, `${short(x[k])}: ${number(y, 3)}`)))),
+  );
+  return h("figure", {}, h("figcaption", {}, title), drawn);
+}
+
+// Return a heat map of rows of values, red above and blue below `level`.
+export function heatMap({ title, rows, level = 0 }) {
+  const values = rows.flat().map((value) => value - level);
+  const canvas = h("canvas", { class: "heat", role: "img", "aria-label": title });
+  paint(canvas, values, rows.length, rows[0].length, Math.max(...values.map(Math.abs)));
+  return h("figure", {}, h("figcaption", {}, title), canvas);
+}
+
+function ticks(low, high) {
+  const step = 10 ** Math.floor(Math.log10((high - low) / 2));
+  const size = [1, 2, 5, 10].map((k) => k * step).find((one) => (high - low) / one <= 4);
+  const found = [];
+  for (let k = Math.ceil(low / size); k * size <= high + 1e-12; k++) found.push(k * size);
+  return found;
+}
+
+function short(value) {
+  const size = Math.abs(value);
+  return number(value, size >= 10 || Number.isInteger(value) ? 0 : size >= 1 ? 1 : 2);
+}
