@@ -2,6 +2,7 @@
 
 from pocketcortex.models.ablations import N_STAGES, Ablations
 from pocketcortex.models.accounting import ModelSize, count_macs, model_size
+from pocketcortex.models.brainscore import export_brainscore
 from pocketcortex.models.compact import (
     CompactLayers,
     CompactModel,
@@ -56,6 +57,7 @@ __all__ = [
     "SharedCompactModel",
     "count_macs",
     "count_parameters",
+    "export_brainscore",
     "export_model",
     "export_name",
     "fold_batch_norm",

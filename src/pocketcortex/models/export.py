@@ -73,13 +73,13 @@ def export_model(
     if not isinstance(model, CompactModel):
         raise InputError(f"{format!r} takes one compact model; export several one by one")
     if format == "numpy":
-        return _write_folder(path, _numpy_files(model))
+        return write_folder(path, _numpy_files(model))
     if card is None:
         raise InputError(
             "'hub' needs a model card that names the licence of the weights: give "
             "ModelCard(license=...), on the command line --card FILE"
         )
-    return _write_folder(path, hub_files(model, path.name, card))
+    return write_folder(path, hub_files(model, path.name, card))
 
 
 def export_name(name: str, format: ExportFormat) -> str:
@@ -159,7 +159,7 @@ def _onnx(runnable: tuple[nn.Module, Tensor]) -> bytes:
     with export_extra():
         import onnx  # noqa: F401  torch needs both
         import onnxscript  # noqa: F401
-    with _quiet():
+    with quiet_torch():
         program = torch.onnx.export(
             module, (example,), dynamo=True, opset_version=ONNX_OPSET, verbose=False,
             input_names=["images"], output_names=["responses"], dynamic_shapes=({0: "n"},),
@@ -173,7 +173,7 @@ def _torch_export(runnable: tuple[nn.Module, Tensor]) -> bytes:
     module, example = runnable
     buffer = io.BytesIO()
     batch = {0: torch.export.Dim("n", min=1)}
-    with _quiet():
+    with quiet_torch():
         program = torch.export.export(module, (example,), dynamic_shapes=(batch,))
         torch.export.save(program, buffer)
     return buffer.getvalue()
@@ -187,7 +187,7 @@ def _numpy_files(model: CompactModel) -> dict[str, bytes]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_torch() -> Iterator[None]:
     """Keep torch's exporters from talking about their own insides: warnings and missing nms."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -209,7 +209,7 @@ def _write_file(path: Path, content: bytes) -> Path:
     return path
 
 
-def _write_folder(path: Path, content: Mapping[str, bytes]) -> Path:
+def write_folder(path: Path, content: Mapping[str, bytes]) -> Path:
     """Write a folder whole or not at all; one that holds the same names is replaced."""
     if path.exists():
         strangers = sorted({p.name for p in path.iterdir()} - set(content)) if path.is_dir() else []
