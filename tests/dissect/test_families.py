@@ -14,6 +14,7 @@ from planted_models import (
     dot_model,
     edge_model,
     natural_images,
+    planted,
     silent,
     texture_model,
 )
@@ -25,6 +26,7 @@ from pocketcortex.dissect import (
     NONE,
     Preferences,
     ReceptiveFields,
+    chance_field,
     merits,
     preferences,
     probes,
@@ -147,6 +149,38 @@ def test_model_that_natural_images_drive_as_much_is_none() -> None:
     assert row["family"] == NONE
     assert row["preferred"] == "dot"
     assert row["reason"].startswith("no probe drives it: the best is 0.2 standard deviations")
+
+
+def test_large_dots_are_not_enough_to_be_a_dot_cell() -> None:
+    blob = chained([BOX], pool=BOX)  # light, pooled: the larger the dot, the better
+    row = ask([blob]).table.iloc[0]
+    assert row["preferred"] == "dot"
+    assert row["family"] == NONE
+    assert row["reason"].startswith("no best size: a dot of radius")
+    assert row["largest_dot"] > 0.5
+    small = ask([dot_model()]).table.iloc[0]
+    assert small["family"] == "dot"
+    assert small["largest_dot"] <= 0.5
+
+
+def test_family_that_few_resamples_give_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pocketcortex.dissect.families._LIKELY", 1.01)
+    row = ask([edge_model()]).table.iloc[0]
+    assert row["family"] == NONE
+    assert row["reason"].startswith("not sure:")
+
+
+def test_chance_field_is_that_of_one_shuffled_model_in_twenty() -> None:
+    images = natural_images(4)
+    one = planted()
+    limit = chance_field([one], images, rng=np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    mixed = [shuffled_weights(one, rng=rng) for _ in range(60)]
+    shares = receptive_fields(mixed, images).share_of_image
+    assert (shares < limit).mean() <= 0.05 <= (shares <= limit).mean()
+    assert receptive_fields([edge_model()], images).share_of_image[0] < limit
+    with pytest.raises(InputError):
+        chance_field([], images, rng=rng)
 
 
 def test_shuffled_weights_lose_the_preference() -> None:

@@ -31,7 +31,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare all pairs of models layer by layer: filters, kernels, CKA, consolidation."""
-    from pocketcortex.pipeline.dissection import compare as compare_all
+    from pocketcortex.pipeline.comparison import compare as compare_all
 
     job = job_of(models, only, out, seed, device)
     result = compare_all(
@@ -74,7 +74,7 @@ def ablate(
     as_json: Json = False,
 ) -> None:
     """Take out each filter, each stage, and one after the other: dot tuning and held-out r²."""
-    from pocketcortex.pipeline.dissection import ablate_all, held_out_of_release
+    from pocketcortex.pipeline.ablation import ablate_all, held_out_of_release
 
     job = job_of(models, only, out, seed, device)
     recorded = {} if release is None else held_out_of_release(release, list(job.models))
@@ -97,7 +97,7 @@ def trace(
     as_json: Json = False,
 ) -> None:
     """Draw every stage of each model for an image, from pixels to response."""
-    from pocketcortex.pipeline.dissection import trace_all
+    from pocketcortex.pipeline.ablation import trace_all
 
     job = job_of(models, only, out, seed, device)
     answer(trace_all(job, bank_of(bank, job, limit), image=image, channels=channels), as_json)

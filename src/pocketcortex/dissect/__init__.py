@@ -26,7 +26,7 @@ from pocketcortex.dissect.population import (
     kernel_test,
 )
 from pocketcortex.dissect.probes import AXES, FAMILIES, LEAST_SIZE, Probes, colours_of, probes
-from pocketcortex.dissect.shuffled import shuffled_weights
+from pocketcortex.dissect.shuffled import chance_field, shuffled_weights
 from pocketcortex.dissect.traces import LayerTrace, Trace, trace
 from pocketcortex.dissect.tuning import Tuning, tune
 
@@ -55,6 +55,7 @@ __all__ = [
     "ablate_tuning",
     "alignment_table",
     "alignment_test",
+    "chance_field",
     "colours_of",
     "consolidation_table",
     "describe_colour_kernel",

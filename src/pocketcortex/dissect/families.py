@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, UInt8
 
 from pocketcortex.core import InputError
 from pocketcortex.dissect.fields import ReceptiveFields
-from pocketcortex.dissect.probes import AXES, FAMILIES, probes
+from pocketcortex.dissect.probes import AXES, FAMILIES, RADII, probes
 from pocketcortex.models import CompactModel, PairedStack
 from pocketcortex.stimuli import plain_colours
 
@@ -27,7 +27,9 @@ _MODELS_AT_ONCE = 8
 _PLAIN = 0.93  # colour: of the best response that a plain disc must reach
 _CLOSED = 0.74  # dot: the best border, bar or arc may reach so much of the best dot
 _DRIVEN_SD = 4.0  # standard deviations above the mean of natural images that probes must drive
-_FIELD_SHARE = 0.2  # most of the image that may hold half of the gradient's energy
+_LIKELY = 0.5  # least share of resamples that must give the family
+_SMALL = 0.1  # image sides: dots of a smaller radius are small ones
+_SIZED = 0.5  # of the best small dot, most that the largest of its series may reach
 _ALSO_AROUND = 0.25  # share of each family, the strongest, that is shown around the centre too
 
 
@@ -78,6 +80,7 @@ def preferences(
     *,
     rng: np.random.Generator,
     n_resamples: int = 200,
+    largest_field: float = 0.2,
     device: str | torch.device = "cpu",
     advance: Callable[[int], None] = lambda n: None,
 ) -> Preferences:
@@ -91,9 +94,11 @@ def preferences(
     averaged over phase beat all else; *dot*, if borders, bars and arcs reach at most 74 % of the
     best dot; *edge*, if straight ones drive at least as much as curved ones; else *curve*.
     No family, with the reason, is given to a model without a receptive field (half of the
-    gradient's energy on more than a fifth of the image), or whose best probe drives it less than
-    four standard deviations above the mean of natural images: models with shuffled weights rarely
-    pass both.
+    gradient's energy on too large a share of the image), whose best probe drives it less than
+    four standard deviations above the mean of natural images, or whose family fewer than half of
+    the resamples give: models with shuffled weights hardly ever pass all. Nor is one given to a
+    model of dots without a best size: the best dot must be a small one (a radius below a tenth of
+    the image's side), and the largest of the same series reach at most half of it.
 
     Parameters
     ----------
@@ -106,7 +111,10 @@ def preferences(
     rng
         Source of the resamples.
     n_resamples
-        Resamples of probes and places by which confidence is told.
+        Resamples of probes and places by which confidence is told; 0 does without.
+    largest_field
+        Largest share of the image that may hold half of the gradient's energy; `chance_field` tells
+        what is right for a population.
     device
         Where to compute.
     advance
@@ -142,7 +150,7 @@ def preferences(
         for place, k in enumerate(own):
             row, shown, answers = _decide(asked, place, rng, n_resamples)
             row["sd_above_mean"] = (row["response"] - mean[k]) / sd[k] if sd[k] > 0 else np.nan
-            row["reason"] = _why_none(row, float(fields.share_of_image[k]))
+            row["reason"] = _why_none(row, float(fields.share_of_image[k]), largest_field)
             row["preferred"] = row["family"]
             if row["reason"]:
                 row["family"] = NONE
@@ -165,19 +173,20 @@ class _Asked:
     ) -> None:
         self.size = models[0].image_size[0]
         self.device = device
-        self.stacks = [PairedStack([model]).to(device) for model in models]
+        self.models = models
         self.stack = PairedStack(models).to(device)
         middle = (self.size - 1) / 2
         across, down = (np.nan_to_num(a, nan=middle) for a in (fields.x_px, fields.y_px))
         self.centres = [(round(float(across[k])), round(float(down[k]))) for k in own]
         grey = plain_colours([(128, 128, 128)], self.size).images
         self.grey = self._shown(self.stack, np.stack([grey] * len(models)))[:, 0]
-        self.black_white = self._everywhere(self.stack, range(len(models)), AXES[0])
+        everyone = range(len(models))
+        self.black_white = self._everywhere(self.stack, everyone, [AXES[0] for _ in everyone])
         self.hues = self._hues()
 
-    def _hues(self) -> list[tuple[str, Float[np.ndarray, "n_places n_probes"]] | None]:
+    def _hues(self) -> dict[int, tuple[str, Float[np.ndarray, "n_places n_probes"]]]:
         """Return, for each model that hues drive, the one that does so most and the responses."""
-        strength = np.empty((len(AXES) - 1, len(self.stacks)))
+        strength = np.empty((len(AXES) - 1, len(self.models)))
         for number, axis in enumerate(AXES[1:]):
             bank = probes(self.size, axis)
             few = bank.table["shape"].isin(["plain", "ringed disc"]) | (
@@ -186,31 +195,33 @@ class _Asked:
             rows = few.to_numpy()
             shown = np.stack([bank.at(*centre)[rows] for centre in self.centres])
             strength[number] = (self._shown(self.stack, shown) - self.grey[:, None]).max(axis=1)
-        found: list[tuple[str, np.ndarray] | None] = []
-        for k, best in enumerate(strength.argmax(axis=0)):
-            if strength[best, k] <= _WORTH_A_LOOK * max(self.black_white[k].max(), 0):
-                found.append(None)
-                continue
-            axis = AXES[1 + int(best)]
-            found.append((axis, self._everywhere(self.stacks[k], [k], axis)[0]))
-        return found
+        best = [AXES[1 + int(hue)] for hue in strength.argmax(axis=0)]
+        enough = _WORTH_A_LOOK * self.black_white.max(axis=(1, 2)).clip(min=0)
+        own = np.flatnonzero(strength.max(axis=0) > enough).tolist()
+        if not own:
+            return {}
+        stack = PairedStack([self.models[k] for k in own]).to(self.device)
+        answers = self._everywhere(stack, own, [best[k] for k in own])
+        return {k: (best[k], one) for k, one in zip(own, answers, strict=True)}
 
     def _everywhere(
-        self, stack: PairedStack, own: Sequence[int], axis: str
+        self, stack: PairedStack, own: Sequence[int], axes: Sequence[str]
     ) -> Float[np.ndarray, "n_own n_places n_probes"]:
         """Return responses; around the centre only what is strong there is shown, no gratings.
 
         Where a probe is not shown the response in the middle stands.
         """
-        bank = probes(self.size, axis)
+        banks = [probes(self.size, axis) for axis in axes]
         grey = self.grey[list(own), None]
-        middle = self._shown(stack, np.stack([bank.at(*self._place(k, 0)) for k in own])) - grey
+        asked = list(zip(own, banks, strict=True))
+        middle = self._shown(stack, np.stack([b.at(*self._place(k, 0)) for k, b in asked])) - grey
         out = np.repeat(middle[:, None], len(_PLACES), axis=1)
-        strong = np.stack([_strongest(row, bank.table["family"]) for row in middle])
+        strong = np.stack([_strongest(row, banks[0].table["family"]) for row in middle])
         for place in range(1, len(_PLACES)):
-            shown = np.stack(
-                [bank.at(*self._place(k, place))[some] for k, some in zip(own, strong, strict=True)]
-            )
+            shown = np.stack([
+                bank.at(*self._place(k, place))[some]
+                for (k, bank), some in zip(asked, strong, strict=True)
+            ])  # fmt: skip
             np.put_along_axis(out[:, place], strong, self._shown(stack, shown) - grey, axis=1)
         return out
 
@@ -230,7 +241,7 @@ class _Asked:
 
     def axis_of(self, k: int) -> tuple[str, Float[np.ndarray, "n_places n_probes"]]:
         """Return the pair of colours that drives a model most, and the responses in it."""
-        plain, hue = self.black_white[k], self.hues[k]
+        plain, hue = self.black_white[k], self.hues.get(k)
         if hue is None or hue[1].max() <= plain.max():
             return AXES[0], plain
         return hue
@@ -282,6 +293,7 @@ def _decide(
         "family": family, "axis": axis, "response": float(responses[chosen]),
         "confidence": float(np.mean([vote == family for vote in votes])) if votes else np.nan,
         "margin": float((scores[chosen] - others.max()) / top) if top > 0 else np.nan,
+        "largest_dot": _largest_dot(table, answers, best["dot"]),
         "x_px": asked.centres[k][0], "y_px": asked.centres[k][1], "grey": float(asked.grey[k]),
         **{f"score_{name}": float(s / top) if top > 0 else np.nan
            for name, s in zip(FAMILIES, scores, strict=True)},
@@ -314,9 +326,24 @@ def _strongest(answers: Float[np.ndarray, " n"], families: pd.Series) -> Int[np.
     return np.concatenate(few)
 
 
-def _why_none(row: dict[str, Any], share_of_image: float) -> str:
+def _largest_dot(
+    table: pd.DataFrame, answers: Float[np.ndarray, "n_places n_probes"], best: pd.Series
+) -> float:
+    """Return the response to the largest dot over that to the best, of the same shape and colours.
+
+    1 if the best is no small dot.
+    """
+    same = (table["family"] == "dot") & (table["shape"] == best["shape"])
+    own = np.flatnonzero(same & (table["foreground"] == best["foreground"]))
+    radii, reached = table["radius_px"].to_numpy()[own], answers[:, own].max(axis=0)
+    if not (best["radius_px"] < _SMALL * radii.max() / RADII[-1] and reached.max() > 0):
+        return 1.0
+    return float(reached[radii.argmax()] / reached.max())
+
+
+def _why_none(row: dict[str, Any], share_of_image: float, largest_field: float) -> str:
     """Return why a model has no preference, or nothing."""
-    if not share_of_image <= _FIELD_SHARE:
+    if not share_of_image < largest_field:
         return (
             f"no receptive field: half of the gradient's energy is spread over "
             f"{100 * share_of_image:.0f} % of the image"
@@ -325,5 +352,12 @@ def _why_none(row: dict[str, Any], share_of_image: float) -> str:
         return (
             f"no probe drives it: the best is {row['sd_above_mean']:.1f} standard deviations above "
             "the mean of natural images"
+        )
+    if row["confidence"] < _LIKELY:
+        return f"not sure: {100 * row['confidence']:.0f} % of resamples give the family"
+    if row["family"] == "dot" and not row["largest_dot"] <= _SIZED:
+        return (
+            f"no best size: a dot of radius {row['radius_px']:.1f} px is best, and the largest "
+            f"drives {100 * row['largest_dot']:.0f} % as much"
         )
     return ""

@@ -18,9 +18,11 @@ FAMILIES = ("dot", "edge", "curve", "texture", "colour")
 AXES = ("white-black", "hue 0", "hue 30", "hue 60", "hue 90", "hue 120", "hue 150")
 """Pairs of opposite colours that stimuli are drawn in; hues in degrees from red-green."""
 
+RADII = np.array([0.015, 0.022, 0.033, 0.045, 0.065, 0.09, 0.13])
+"""Radii of dots, in image sides."""
+
 LEAST_SIZE = 36  # pixels that show 18 cycles
 """Smallest side of images that probes are drawn for, in pixels."""
-_RADII = np.array([0.015, 0.022, 0.033, 0.045, 0.065, 0.09, 0.13])  # of dots, in image sides
 _BENDS = np.array([0.05, 0.085, 0.14])  # radii of curvature
 _WINDOW, _SMALL_WINDOW = 0.16, 0.08  # radii
 _CYCLES = np.array([4, 7, 12, 18])
@@ -91,10 +93,10 @@ def probes(size: int, axis: str) -> Probes:
     first, second = colours_of(axis)
     canvas = 2 * size - 1
     parts = [
-        ("dot", "disc", dots_of_size(_RADII * size, canvas, foreground=a)) for a in (first, second)
+        ("dot", "disc", dots_of_size(RADII * size, canvas, foreground=a)) for a in (first, second)
     ]
     for a, b in ((first, second), (second, first)):
-        ringed = (_ringed(r * size, canvas, a, b) for r in _RADII)
+        ringed = (_ringed(r * size, canvas, a, b) for r in RADII)
         parts.append(("dot", "ringed disc", Drawn.concatenate(list(ringed))))
     turns = np.arange(16) * 22.5
     for window in (_SMALL_WINDOW, _WINDOW):

@@ -1,9 +1,15 @@
 """Models with shuffled weights: what an explanation must not find anything in."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+from jaxtyping import UInt8
 
+from pocketcortex.dissect.fields import receptive_fields
 from pocketcortex.models import CompactModel
+
+_BY_CHANCE = 0.05  # of shuffled models have so small a field
 
 
 def shuffled_weights(model: CompactModel, *, rng: np.random.Generator) -> CompactModel:
@@ -30,3 +36,46 @@ def shuffled_weights(model: CompactModel, *, rng: np.random.Generator) -> Compac
         state[name] = values.flatten()[order].reshape(values.shape)
     shuffled.load_state_dict(state)
     return shuffled.eval()
+
+
+def chance_field(
+    models: Sequence[CompactModel],
+    images: UInt8[np.ndarray, "n 3 h w"],
+    *,
+    rng: np.random.Generator,
+    n_shuffled: int = 60,
+    device: str | torch.device = "cpu",
+) -> float:
+    """Return how small a receptive field comes about by chance: that of one shuffled model in 20.
+
+    Models are drawn from the population, each with its weights shuffled anew; a model whose field
+    (`ReceptiveFields.share_of_image`) is not smaller than what this returns has none to speak of.
+
+    Parameters
+    ----------
+    models
+        The population, one model or more.
+    images
+        Natural images for the gradients, as for `receptive_fields`.
+    rng
+        Source of the draws and orders.
+    n_shuffled
+        Models to shuffle.
+    device
+        Where to compute.
+
+    Raises
+    ------
+    InputError
+        As for `receptive_fields`.
+
+    References
+    ----------
+    Our test; the publication looks at fields by eye.
+    """
+    drawn = np.arange(n_shuffled) % max(len(models), 1)
+    if len(models) > n_shuffled:
+        drawn = rng.permutation(len(models))[:n_shuffled]
+    mixed = [shuffled_weights(models[k], rng=rng) for k in drawn.tolist()] if models else []
+    shares = receptive_fields(mixed, images, device=device).share_of_image
+    return float(np.quantile(np.nan_to_num(shares, nan=1.0), _BY_CHANCE))
