@@ -243,6 +243,12 @@ def test_refuses_image_bombs() -> None:
     huge = GREY.replace((6).to_bytes(4) + (4).to_bytes(4), (20_000).to_bytes(4) * 2)
     with pytest.raises(InputError, match=r"too many pixels|cannot be decoded"):
         decode_image(huge, "x.png")
+    buffer = io.BytesIO()
+    Image.new("L", (6, 4)).save(buffer, format="BMP")
+    claim = bytearray(buffer.getvalue())
+    claim[18:26] = (3000).to_bytes(4, "little") * 2
+    with pytest.raises(InputError, match=r"claims 3000 x 3000 pixels in a file of \d+ bytes"):
+        decode_image(bytes(claim), "x.png")
 
 
 def test_reads_plain_arrays(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from PIL import Image
 from pocketcortex.core.errors import InputError, in_brief
 
 MAX_PIXELS = 64 * 10**6
+_LARGE, _PIXELS_A_BYTE = 4 * 10**6, 10_000
+"""A large image has at most so many pixels a byte of its file; one that claims more is a bomb."""
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP")
 """What is decoded. Pillow knows more, and hands some of it to other programs (EPS to Ghostscript,
 which runs what the file says)."""
@@ -59,6 +61,7 @@ def decode_picture(
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _refuse_bomb(image.size, name, max_pixels)
+            _refuse_claim(image.size, len(content), name)
             rgb = _to_rgb(image, name)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(
@@ -84,6 +87,15 @@ def _refuse_bomb(size: tuple[int, int], name: str, max_pixels: int) -> None:
         raise InputError(
             f"image {name} is {height} x {width}, more than the {max_pixels} pixels allowed; "
             "make it smaller"
+        )
+
+
+def _refuse_claim(size: tuple[int, int], n_bytes: int, name: str) -> None:
+    width, height = size
+    if width * height > max(_LARGE, _PIXELS_A_BYTE * n_bytes):
+        raise InputError(
+            f"image {name} claims {height} x {width} pixels in a file of {n_bytes} bytes; save it "
+            "again as JPEG or PNG"
         )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, explained_writes, sync, whole_file
 from pocketcortex.models.compact import CompactModel, bias_of
 from pocketcortex.models.hub import ModelCard, export_extra, hub_files
 
@@ -62,6 +62,8 @@ def export_model(
         If the format is unknown, there is no model, several are to become one "numpy" or "hub"
         folder, "hub" comes without a card, a library of the extra ``pocketcortex[export]`` is not
         installed, or `path` holds anything but an older export.
+    PocketcortexError
+        If the disk is full, read-only or at fault; an older export stays as it was.
     """
     if format not in _SUFFIX:
         raise InputError(f"unknown export format {format!r}; use {list(get_args(ExportFormat))}")
@@ -202,10 +204,10 @@ def quiet_torch() -> Iterator[None]:
 
 def _write_file(path: Path, content: bytes) -> Path:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with explained_writes("the export", path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as file:
+            file.write(content)
     return path
 
 
@@ -218,13 +220,15 @@ def write_folder(path: Path, content: Mapping[str, bytes]) -> Path:
                 f"{path} holds {strangers or 'a file'}, which is no older export; choose another "
                 "folder or empty it"
             )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
-        new = Path(aside) / "new"
-        new.mkdir()
-        for name, data in content.items():
-            (new / name).write_bytes(data)
-        if path.exists():
-            os.replace(path, Path(aside) / "old")
-        os.replace(new, path)
+    with explained_writes("the export", path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as aside:
+            new = Path(aside) / "new"
+            new.mkdir()
+            for name, data in content.items():
+                (new / name).write_bytes(data)
+                sync(new / name)
+            if path.exists():
+                os.replace(path, Path(aside) / "old")
+            os.replace(new, path)
     return path
