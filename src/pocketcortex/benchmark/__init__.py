@@ -8,7 +8,7 @@ from pocketcortex.benchmark.ceilings import (
 )
 from pocketcortex.benchmark.prediction_bootstrap import PredictionBootstrap, bootstrap_predictions
 from pocketcortex.benchmark.questions import group_means, property_effect, trained_minus_random
-from pocketcortex.benchmark.ranking import adjusted_p, rank_models
+from pocketcortex.benchmark.ranking import Correction, adjusted_p, rank_models
 from pocketcortex.benchmark.rdm_bootstrap import RDMBootstrap, bootstrap_rdm_scores
 from pocketcortex.benchmark.rdms import MIN_CELLS, compare_rdms, response_rdm
 from pocketcortex.benchmark.regression import RegressionScores, regression_scores
@@ -20,6 +20,7 @@ __all__ = [
     "MIN_CELLS",
     "AreaScores",
     "AreaSettings",
+    "Correction",
     "PredictionBootstrap",
     "RDMBootstrap",
     "RSAScores",

@@ -43,9 +43,10 @@ def rank_models(
     models
         Names.
     values
-        Scores; NaN ranks last, without pairs.
+        Scores; NaN come last, without a rank.
     samples
-        Scores in resamples, the same resamples for all models.
+        Scores in resamples, the same resamples for all models. Without interval and pairs where
+        one is NaN.
     rng
         Source of the exchanges.
     contributions
@@ -81,32 +82,31 @@ def rank_models(
     """
     _check(models, values, samples, contributions, level)
     order = np.argsort(-np.where(np.isfinite(values), values, -np.inf), kind="stable")
-    known = [int(k) for k in order if np.isfinite(values[k]) and np.isfinite(samples[:, k]).all()]
-    pairs = _pairs(models, values, samples, contributions, known, rng, level, n_permutations)
+    known = [int(k) for k in order if np.isfinite(values[k])]
+    sampled = [k for k in known if np.isfinite(samples[:, k]).all()]
+    pairs = _pairs(models, values, samples, contributions, sampled, rng, level, n_permutations)
     for name in ("p", "p_permutation"):
         pairs[f"{name}_corrected"] = adjusted_p(pairs[name].to_numpy(np.float64), correction)
     pairs = pairs[list(PAIR_COLUMNS)]
     tails = [(1 - level) / 2, (1 + level) / 2]
-    ranks = (-samples[:, known]).argsort(axis=1).argsort(axis=1) + 1
-    ends = np.quantile(samples[:, known], tails, axis=0) if known else np.empty((2, 0))
-    rank_ends = np.quantile(ranks, tails, axis=0, method="nearest") if known else np.empty((2, 0))
-    best = models[known[0]] if known else None
+    ranks = (-samples[:, sampled]).argsort(axis=1).argsort(axis=1) + 1
+    best = models[sampled[0]] if sampled else None
     worse = set(pairs[(pairs["first"] == best) & (pairs["p_corrected"] <= 1 - level)]["second"])
     rows: list[dict[str, object]] = []
-    for place, k in enumerate(order):
-        scored = int(k) in known
-        at = known.index(int(k)) if scored else -1
-        rows.append(
-            {
-                "rank": place + 1 if scored else None, "model": models[k], "value": values[k],
-                "ci_low": ends[0, at] if scored else np.nan,
-                "ci_high": ends[1, at] if scored else np.nan,
-                "rank_low": int(rank_ends[0, at]) if scored else None,
-                "rank_high": int(rank_ends[1, at]) if scored else None,
-                "as_good_as_best": scored and models[k] not in worse,
-                "reason": "" if scored else "no score, or none in some resample",
-            }
-        )  # fmt: skip
+    for place, k in enumerate(map(int, order)):
+        row: dict[str, object] = dict.fromkeys(LEADERBOARD_COLUMNS, None)
+        row |= {"model": models[k], "value": values[k], "ci_low": np.nan, "ci_high": np.nan}
+        row["as_good_as_best"] = k in sampled and models[k] not in worse
+        row["reason"] = "" if k in sampled else "undefined in some resamples"
+        if k in known:
+            row["rank"] = place + 1
+        else:
+            row["reason"] = "no score"
+        if k in sampled:
+            of_rank = np.quantile(ranks[:, sampled.index(k)], tails, method="nearest")
+            row["ci_low"], row["ci_high"] = np.quantile(samples[:, k], tails)
+            row["rank_low"], row["rank_high"] = map(int, of_rank)
+        rows.append(row)
     board = pd.DataFrame(rows, columns=list(LEADERBOARD_COLUMNS))
     for name in ("rank", "rank_low", "rank_high"):
         board[name] = board[name].astype("Int64")

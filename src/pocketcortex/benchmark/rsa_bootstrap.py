@@ -156,7 +156,7 @@ def _pair_sums(
         return np.asarray(((weights @ values) * weights).sum(axis=1) / 2)
 
     total, sx, sy, xy, xx, yy = map(summed, (used.astype(np.float64), x, y, x * y, x * x, y * y))
-    total = np.where(total > 0, total, np.nan)
+    total = np.where(total > 0, total, 1.0)  # no pair drawn: all sums are 0
     return np.stack([xy - sx * sy / total, xx - sx**2 / total, yy - sy**2 / total])
 
 

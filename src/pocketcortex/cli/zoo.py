@@ -124,6 +124,9 @@ def score(
     comparison: Annotated[
         ComparisonChoice, typer.Option(help="Of dissimilarity matrices.")
     ] = ComparisonChoice.pearson,
+    limit: Annotated[
+        int | None, typer.Option(min=10, help="Only so many images of an area, drawn by seed.")
+    ] = None,
     reliability: Annotated[
         float | None, typer.Option(help="Only neurons of this split-half reliability or more.")
     ] = None,
@@ -169,7 +172,7 @@ def score(
         n_resamples=resamples, rsa_stimuli=rsa_images,
     )  # fmt: skip
     stream = StreamSettings(n_layers, memory_gib, resolve_device(device), keep_kernels)
-    found = read_recorded(recordings, _listed(areas), reliability, seed)
+    found = read_recorded(recordings, _listed(areas), reliability, limit, seed)
     result = score_zoo(rows, found, out, seed=seed, settings=settings, stream=stream)
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
@@ -207,9 +210,26 @@ def rank(
 
 
 def read_recorded(
-    paths: Sequence[Path], patterns: Sequence[str], reliability: float | None, seed: int
+    paths: Sequence[Path],
+    patterns: Sequence[str],
+    reliability: float | None,
+    limit: int | None,
+    seed: int,
 ) -> "list[BrainArea]":
-    """Return the areas of all paths whose ids match a pattern, with reliable neurons only.
+    """Return the areas of all paths whose ids match a pattern, thinned where that is asked for.
+
+    Parameters
+    ----------
+    paths
+        Files or folders of recordings.
+    patterns
+        Of ids, with ``*`` and ``?``.
+    reliability
+        Least split-half reliability of neurons that are kept; None for all.
+    limit
+        Most images of an area, the same ones of areas of equal length; None for all.
+    seed
+        Of the images kept.
 
     Raises
     ------
@@ -217,6 +237,8 @@ def read_recorded(
         If nothing is recognised or matches, or reliability is not known.
     """
     from fnmatch import fnmatchcase
+
+    import numpy as np
 
     from pocketcortex.core import InputError
     from pocketcortex.data import read_areas
@@ -226,9 +248,16 @@ def read_recorded(
     if not named:
         ids = ", ".join(area.id for area in found)
         raise InputError(f"no area matches {', '.join(patterns)}; there are {ids}")
-    if reliability is None:
-        return named
-    return [a if a.session is None else a.reliable(reliability) for a in named]
+    if limit is not None:
+        rng = np.random.default_rng(seed)
+        orders = {n: rng.permutation(n) for n in sorted({area.n_stimuli for area in named})}
+        named = [
+            area if area.n_stimuli <= limit else area.take(np.sort(orders[area.n_stimuli][:limit]))
+            for area in named
+        ]
+    if reliability is not None:
+        named = [a if a.session is None else a.reliable(reliability) for a in named]
+    return named
 
 
 def _listed(words: str) -> list[str]:

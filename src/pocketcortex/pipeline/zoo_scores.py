@@ -13,7 +13,15 @@ import numpy as np
 import pandas as pd
 
 from pocketcortex.benchmark import AreaSettings, score_area
-from pocketcortex.core import BrainArea, InputError, RunFolder, StimulusSet, provenance, write_json
+from pocketcortex.core import (
+    BrainArea,
+    InputError,
+    RunFolder,
+    StimulusSet,
+    keep_freed_memory,
+    provenance,
+    write_json,
+)
 from pocketcortex.pipeline.progress import progress_bar, say
 from pocketcortex.pipeline.zoo_models import ZooModel
 from pocketcortex.zoo import KernelStore, Network, plan_stream
@@ -95,6 +103,7 @@ def score_zoo(
     _refuse_alike("areas", [area.id for area in areas])
     _refuse_alike("networks", [model.spec.name for model in models])
     folder = RunFolder(out)
+    keep_freed_memory()
     with folder.locked():
         record = provenance(seed) | {
             "settings": asdict(how) | {"n_layers": flow.n_layers},
@@ -180,12 +189,21 @@ def _score_network(
 def _spread(
     network: Network, stimuli: StimulusSet, own: tuple[str, ...] | None, flow: StreamSettings
 ) -> tuple[str, ...] | None:
-    """Return the layers wanted: its own choice, or some spread evenly, or None for all."""
+    """Return the layers wanted: its own choice, or some spread evenly, or None for all.
+
+    They are spread over all outputs, equal ones too, in the order of the modules: a network and its
+    random twin have the same, though other outputs may be equal in it.
+    """
     if own is not None or flow.n_layers is None:
         return own
-    found = plan_stream(
+    plan = plan_stream(
         network, stimuli, memory_gib=flow.memory_gib, device=flow.device, to_files=True
-    ).layers
+    )
+    order = {name: place for place, (name, _) in enumerate(network.network.named_modules())}
+    found = sorted(
+        {*plan.layers, *plan.duplicates},
+        key=lambda name: (order.get(re.split(r"[#\[]", name)[0], len(order)), name),
+    )
     places = np.unique(np.linspace(0, len(found) - 1, flow.n_layers).round().astype(int))
     return tuple(found[place] for place in places)
 

@@ -26,12 +26,16 @@ class RenderedFigure:
         bitmap, whichever is smaller; always the bitmap where the figure shows images.
     width, height
         Size on the page, in CSS pixels.
+    svg
+        The figure as a drawing, for print; None where it shows images, whose pixels are the
+        bitmap's.
     """
 
     png: bytes
     data_uri: str
     width: int
     height: int
+    svg: bytes | None = None
 
 
 def render_figure(drawn: Figure | Axes) -> RenderedFigure:
@@ -49,13 +53,12 @@ def render_figure(drawn: Figure | Axes) -> RenderedFigure:
         raise ValueError("these axes belong to no figure any more")
     width, height = (round(inches * _SCREEN_DPI) for inches in figure.get_size_inches())
     png = _saved(figure, "png")
+    svg = None if any(axes.images for axes in figure.axes) else _saved(figure, "svg")
     kind, content = "image/png", png
-    if not any(axes.images for axes in figure.axes):
-        svg = _saved(figure, "svg")
-        if len(svg) < len(png):
-            kind, content = "image/svg+xml", svg
+    if svg is not None and len(svg) < len(png):
+        kind, content = "image/svg+xml", svg
     uri = f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-    return RenderedFigure(png=png, data_uri=uri, width=width, height=height)
+    return RenderedFigure(png=png, data_uri=uri, width=width, height=height, svg=svg)
 
 
 def _saved(figure: Figure, kind: str) -> bytes:

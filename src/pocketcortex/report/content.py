@@ -9,13 +9,61 @@ import pandas as pd
 from jaxtyping import Float, Int, UInt8
 
 from pocketcortex.core import InputError
-from pocketcortex.plots import CompactWeights
+from pocketcortex.plots import (
+    CompactWeights,
+    LayerCurves,
+    Leaderboard,
+    PropertyScatter,
+    TrainedRandom,
+)
 
 SCORE_COLUMNS = (
     "session", "neuron", "model", "metric", "value", "ci_low", "ci_high", "n_stimuli", "reason",
 )  # fmt: skip
 
 Tile = tuple[str, str | int | float | None, str]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ZooPanels:
+    """What is drawn of networks ranked on one area by one analysis.
+
+    Attributes
+    ----------
+    name
+        Area and analysis.
+    board, curves
+        Scores of networks, and of their layers.
+    pairs
+        Trained networks beside random ones; None if there are no twins.
+    scatters
+        Scores against properties.
+    """
+
+    name: str
+    board: Leaderboard
+    curves: LayerCurves
+    pairs: TrainedRandom | None = None
+    scatters: Sequence[PropertyScatter] = ()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ReportTable:
+    """A table as it stands, numbers to three decimals.
+
+    Attributes
+    ----------
+    heading
+        What it is.
+    table
+        Its columns and rows.
+    note
+        Written below it.
+    """
+
+    heading: str
+    table: pd.DataFrame
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -70,6 +118,10 @@ class ReportContent:
     family_scores, family_names
         Each neuron's response to the best stimulus of each family, over that to the best of all,
         and the families' names; None to leave them out.
+    zoo
+        Networks ranked on areas.
+    tables
+        Further tables, shown in this order.
 
     Raises
     ------
@@ -101,6 +153,8 @@ class ReportContent:
     family_scores: Float[np.ndarray, "_ _"] | None = None
     family_names: Sequence[str] = ()
     circuit: Mapping[str, Any] | None = None
+    zoo: Sequence[ZooPanels] = ()
+    tables: Sequence[ReportTable] = ()
 
     def __post_init__(self) -> None:
         for label, value, note in self.headline:

@@ -20,8 +20,8 @@ class ReportFigure:
     name
         File name without ending.
     section
-        Which part of the report it belongs to: "accuracy", "size", "stimuli", "circuits" or
-        "weights".
+        Which part of the report it belongs to: "accuracy", "size", "stimuli", "circuits",
+        "weights" or "zoo".
     title, caption
         What is shown; how it was computed, and n.
     rendered
@@ -44,6 +44,7 @@ def report_figures(content: ReportContent) -> tuple[ReportFigure, ...]:
         *_tests(content),
         *_circuits(content),
         *_weights(content),
+        *_zoo(content),
     )
 
 
@@ -91,9 +92,10 @@ def _size(content: ReportContent) -> Iterator[ReportFigure]:
         metric = str(scored.iloc[-1])  # the noise-corrected one, if there is one
         yield ReportFigure(
             "pareto", "size", f"{metric_label(metric)} against the number of parameters",
-            "Every neuron under every model that has a size of its own for each neuron, and the "
-            "models of all neurons together at their one size. Large markers: medians, with the "
-            "median's interval. Parameters as in the figure below, on a logarithmic axis.",
+            f"Every neuron (n = {_n_scored(content.scores, metric)}) under every model that has a "
+            "size of its own for each neuron, and the models of all neurons together at their one "
+            "size. Large markers: medians, with the median's interval. Parameters as in the figure "
+            "below, on a logarithmic axis.",
             plots.render_figure(
                 plots.plot_pareto(
                     _sized(content, content.sizes, metric), metric=metric_label(metric),
@@ -177,15 +179,17 @@ def _tests(content: ReportContent) -> Iterator[ReportFigure]:
         yield ReportFigure(
             "adversarial", "stimuli", "Adversarial images",
             "Random natural images changed a little, to lower (left) and to raise (right) a "
-            f"compact model's response. {notes.get('adversarial', '')}",
+            f"compact model's response (n = {len(content.adversarial['labels'])} models, one image "
+            f"each). {notes.get('adversarial', '')}",
             plots.render_figure(plots.figure_adversarial(**content.adversarial)),
         )  # fmt: skip
     if content.smoothed is not None:
         yield ReportFigure(
             "smoothed", "stimuli", "What drives a neuron within its preferred image",
-            "For each neuron its strongest natural image, how smoothing a patch there changes the "
-            "response of its compact model, the image with the patches smoothed that lower it "
-            f"most, and with random ones. {notes.get('smoothed', '')}",
+            f"For each neuron (n = {len(content.smoothed['labels'])} shown) its strongest natural "
+            "image, how smoothing a patch there changes the response of its compact model, the "
+            "image with the patches smoothed that lower it most, and with random ones. "
+            f"{notes.get('smoothed', '')}",
             plots.render_figure(plots.figure_saliency(**content.smoothed)),
         )  # fmt: skip
     if content.causal is not None:
@@ -193,8 +197,8 @@ def _tests(content: ReportContent) -> Iterator[ReportFigure]:
         yield ReportFigure(
             "causal", "stimuli", "Causal test: the neurons' own responses to these stimuli",
             "Change of each neuron's mean response, against random natural images and against the "
-            "images that stimuli were made from; bars: mean over neurons and its standard error. "
-            f"{notes.get('causal', '')}",
+            "images that stimuli were made from; bars: mean over neurons and its standard error "
+            f"(n = {_from_to(population['n_neurons'])} neurons a bar). {notes.get('causal', '')}",
             plots.render_figure(plots.figure_causal(effects, population)),
         )  # fmt: skip
 
@@ -214,11 +218,29 @@ def _weights(content: ReportContent) -> Iterator[ReportFigure]:
         )  # fmt: skip
 
 
+def _zoo(content: ReportContent) -> Iterator[ReportFigure]:
+    for shown in content.zoo:
+        yield ReportFigure(
+            shown.name, "zoo", f"Networks ranked: {shown.name}",
+            f"Left: scores of {len(shown.board.models)} networks under the honest protocol, with "
+            "95 % intervals; dashed: noise ceiling, where it is known. Above: each layer by "
+            "itself, on images it was not fitted to (RSA: on all images), dashed the mean of "
+            "random twins; trained networks (blue, with intervals) beside every random twin "
+            "(grey). Below: scores against properties, one point a network; ρ: Spearman's, with "
+            "its interval over networks, where there are five or more.",
+            plots.render_figure(
+                plots.figure_zoo(shown.board, shown.curves, shown.pairs, shown.scatters)
+            ),
+        )  # fmt: skip
+
+
 def _circuits(content: ReportContent) -> Iterator[ReportFigure]:
     if content.families is not None:
         yield ReportFigure(
             "families", "circuits", "Which family of drawn stimuli each model prefers",
-            "Each compact model was shown dots, edges, curves, textures and plain colours in its "
+            "Each compact model (n = "
+            f"{sum(len(names) for names in content.families['names'].values())} shown) "
+            "saw dots, edges, curves, textures and plain colours in its "
             "receptive field, in white and black and in the hue that drives it most. Below each "
             "stimulus: confidence (share of resamples of the stimuli that give the same family) "
             "times margin to the next family times response in standard deviations above natural "
@@ -248,6 +270,18 @@ def _stimuli_text(scores: pd.DataFrame) -> str:
         return "stimuli of unknown number"
     least, most = counts[0], counts[-1]
     return f"{most:,} stimuli" if least == most else f"{least:,} to {most:,} stimuli"
+
+
+def _n_scored(scores: pd.DataFrame, metric: str) -> int:
+    """Return how many neurons have a score by a metric under some model."""
+    known = scores[(scores["metric"] == metric) & scores["value"].notna()]
+    return len(known[["session", "neuron"]].drop_duplicates())
+
+
+def _from_to(counts: pd.Series) -> str:
+    """Return a range of counts, one number if they are all the same."""
+    least, most = int(counts.min()), int(counts.max())
+    return f"{least}" if least == most else f"{least} to {most}"
 
 
 def _left_out(scores: pd.DataFrame, models: list[str]) -> str:

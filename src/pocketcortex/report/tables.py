@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pocketcortex.report.content import Tile, has_text, is_missing
+from pocketcortex.report.content import ReportTable, Tile, has_text, is_missing
 
 DASH = "–"
 _METRICS = {
@@ -71,6 +71,13 @@ def score_tables(scores: pd.DataFrame) -> tuple[ScoreTable, ...]:
     return tuple(tables)
 
 
+def table_rows(given: ReportTable) -> tuple[str, list[str], list[list[str]], str]:
+    """Return a table's heading, column names, cells as text, and note."""
+    columns = [str(name).replace("_", " ") for name in given.table.columns]
+    rows = [[_cell_text(value) for value in row] for row in given.table.itertuples(index=False)]
+    return given.heading, columns, rows, given.note
+
+
 def tile_text(tile: Tile) -> tuple[str, str, str]:
     """Return a headline tile's label, value and note as text."""
     label, value, note = tile
@@ -93,6 +100,16 @@ def provenance_rows(provenance: Mapping[str, Any]) -> tuple[tuple[str, str], ...
             text = json.dumps(value, ensure_ascii=False, default=str)
         rows.append((str(name), text))
     return tuple(rows)
+
+
+def _cell_text(value: Any) -> str:
+    if is_missing(value):
+        return DASH
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        return f"{value:.3g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
 
 
 def _score_row(of_neuron: pd.DataFrame, models: tuple[str, ...]) -> ScoreRow:

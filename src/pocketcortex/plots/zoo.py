@@ -1,0 +1,371 @@
+"""Networks ranked against recordings: leaderboards, layers, training, properties."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Bool, Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pocketcortex.core import InputError
+from pocketcortex.plots.style import (
+    FAINT,
+    INK,
+    MUTED,
+    SMALL_SIZE,
+    TEXT_SIZE,
+    axes_or_new,
+    label_axes,
+)
+
+TRAINED, RANDOM, OWN = "#0072B2", "#9A9A9A", "#D55E00"
+"""Colours of trained networks, of random ones, and of models of neurons."""
+
+_CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
+_KINDS = {"trained": TRAINED, "random": RANDOM, "own": OWN}
+_LABELS = {"trained": "trained networks", "random": "random weights", "own": "models of neurons"}
+
+
+@dataclass(frozen=True, eq=False)
+class Leaderboard:
+    """Scores of networks on one area.
+
+    Attributes
+    ----------
+    area, metric
+        What was scored: the title, and the axis' label.
+    models
+        Names, best first.
+    values
+        Scores; NaN are drawn as a dash.
+    intervals
+        Lower and upper ends.
+    kinds
+        ``"trained"``, ``"random"`` or ``"own"`` (models of neurons).
+    ceiling
+        Noise ceiling, None or NaN if not known.
+
+    Raises
+    ------
+    InputError
+        If there is no model, lengths differ, or a kind is unknown.
+    """
+
+    area: str
+    metric: str
+    models: Sequence[str]
+    values: Float[np.ndarray, " n_models"]
+    intervals: Float[np.ndarray, "n_models 2"]
+    kinds: Sequence[str]
+    ceiling: float | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.models)
+        lengths = (len(self.values), len(self.intervals), len(self.kinds))
+        if not n or set(lengths) != {n} or not set(self.kinds) <= set(_KINDS):
+            raise InputError(
+                f"a leaderboard needs one value, interval and kind ({', '.join(_KINDS)}) for each "
+                f"of its models, got {n} models, {lengths} and {sorted(set(self.kinds))}"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCurves:
+    """Scores of layers by depth.
+
+    Attributes
+    ----------
+    area, metric
+        The title, and the axis' label.
+    curves
+        Of each trained network: depths, 0 (first layer) to 1, and scores.
+    random
+        Of random twins, by the trained network's name; drawn in its colour, dashed.
+    """
+
+    area: str
+    metric: str
+    curves: Mapping[str, tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]]
+    random: Mapping[str, Sequence[tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]]] = field(
+        default_factory=dict
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedRandom:
+    """Trained networks beside their random twins.
+
+    Attributes
+    ----------
+    area, metric
+        The title, and the axis' label.
+    models
+        Names of the trained networks.
+    trained, intervals
+        Their scores and ends of the intervals.
+    random
+        Scores of each one's twins.
+    note
+        Written below the title, such as the mean difference with its interval.
+    """
+
+    area: str
+    metric: str
+    models: Sequence[str]
+    trained: Float[np.ndarray, " n_models"]
+    intervals: Float[np.ndarray, "n_models 2"]
+    random: Sequence[Float[np.ndarray, " _"]]
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class PropertyScatter:
+    """Scores of networks against one of their properties.
+
+    Attributes
+    ----------
+    property, metric
+        Labels of the axes.
+    models
+        Names, written beside trained networks if they are few.
+    x, y
+        Property and score.
+    trained
+        Which networks are trained; the others are drawn grey.
+    note
+        Written above, such as the correlation with its interval.
+    logarithmic
+        Whether the property's axis is.
+    """
+
+    property: str
+    metric: str
+    models: Sequence[str]
+    x: Float[np.ndarray, " n_models"]
+    y: Float[np.ndarray, " n_models"]
+    trained: Bool[np.ndarray, " n_models"]
+    note: str = ""
+    logarithmic: bool = False
+
+
+def plot_leaderboard(board: Leaderboard, *, ax: Axes | None = None) -> Axes:
+    """Draw each network's score with its interval, best on top, and the noise ceiling.
+
+    Parameters
+    ----------
+    board
+        The scores.
+    ax
+        Where to draw; by default the axes of a new figure.
+    """
+    n = len(board.models)
+    ax = axes_or_new(ax, (6.4, 1.3 + 0.235 * n))
+    for place, (value, ends, kind) in enumerate(
+        zip(board.values, board.intervals, board.kinds, strict=True)
+    ):
+        colour = _KINDS[kind]
+        if not np.isfinite(value):
+            ax.text(0, place, "–", va="center", ha="center", color=MUTED, fontsize=SMALL_SIZE)
+            continue
+        ax.plot(ends, [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
+        ax.plot(
+            value, place, "o", markersize=5.5, color=colour, markeredgecolor="white",
+            markeredgewidth=0.7, zorder=3,
+        )  # fmt: skip
+    ax.axvline(0, color=FAINT, linewidth=1, zorder=0)
+    if board.ceiling is not None and np.isfinite(board.ceiling):
+        ax.axvline(board.ceiling, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
+        ax.annotate(
+            "noise ceiling", (board.ceiling, 1), (-3, -3), ("data", "axes fraction"),
+            "offset points", rotation=90, va="top", ha="right", color=MUTED, fontsize=SMALL_SIZE,
+        )  # fmt: skip
+    ax.set_ylim(n - 0.4, -0.6)
+    ax.set_yticks(range(n), board.models)
+    for tick in ax.get_yticklabels():
+        tick.set_parse_math(False)
+    ax.tick_params(axis="y", length=0, labelsize=SMALL_SIZE)
+    ax.spines["left"].set_visible(False)
+    label_axes(ax, board.metric, "")
+    _title(ax, board.area)
+    _kind_legend(ax, board.kinds)
+    return ax
+
+
+def plot_layer_curves(curves: LayerCurves, *, ax: Axes | None = None) -> Axes:
+    """Draw scores by depth: trained networks as lines, the mean of their random twins dashed.
+
+    Parameters
+    ----------
+    curves
+        The scores.
+    ax
+        Where to draw; by default the axes of a new figure.
+    """
+    ax = axes_or_new(ax, (6.0, 3.8))
+    ax.axhline(0, color=FAINT, linewidth=1, zorder=0)
+    few = len(curves.curves) <= len(_CURVES)
+    for place, (name, (depth, score)) in enumerate(curves.curves.items()):
+        colour = _CURVES[place] if few else TRAINED
+        (drawn,) = ax.plot(
+            depth, score, "-", color=colour, marker="o" if few else None, markersize=3.2,
+            label=name if few else None, linewidth=1.6 if few else 0.8, alpha=1 if few else 0.5,
+        )  # fmt: skip
+        twins = curves.random.get(name, ())
+        if twins:
+            depths, mean = _mean_curve(twins)
+            ax.plot(
+                depths, mean, linestyle=(0, (3, 2)), color=drawn.get_color() if few else RANDOM,
+                linewidth=1.1 if few else 0.8, alpha=0.75,
+            )  # fmt: skip
+    ax.set_xlim(-0.02, 1.02)
+    label_axes(ax, "relative depth of the layer (0 first, 1 last)", curves.metric)
+    _title(ax, curves.area, "solid: trained; dashed: random weights, mean of seeds")
+    if few:
+        _legend(ax)
+    return ax
+
+
+def plot_trained_random(pairs: TrainedRandom, *, ax: Axes | None = None) -> Axes:
+    """Draw each trained network beside its random twins, joined by a line.
+
+    Parameters
+    ----------
+    pairs
+        The scores.
+    ax
+        Where to draw; by default the axes of a new figure.
+    """
+    n = len(pairs.models)
+    ax = axes_or_new(ax, (1.6 + 0.75 * n, 3.6))
+    ax.axhline(0, color=FAINT, linewidth=1, zorder=0)
+    for place, (value, ends, random) in enumerate(
+        zip(pairs.trained, pairs.intervals, pairs.random, strict=True)
+    ):
+        left, right = place - 0.17, place + 0.17
+        ax.plot([left, right], [np.mean(random), value], color=FAINT, linewidth=1.4, zorder=1)
+        ax.plot(
+            np.full(len(random), left), random, "o", markersize=4.6, color=RANDOM,
+            markeredgecolor="white", markeredgewidth=0.6, label="random seeds" if not place else "",
+        )  # fmt: skip
+        ax.plot([right, right], ends, color=TRAINED, linewidth=1.6, solid_capstyle="butt")
+        ax.plot(
+            right, value, "o", markersize=6, color=TRAINED, markeredgecolor="white",
+            markeredgewidth=0.7, zorder=3, label="trained" if not place else "",
+        )  # fmt: skip
+    ax.set_xlim(-0.6, n - 0.4)
+    steep = n > 3
+    ax.set_xticks(
+        range(n), pairs.models, rotation=25 if steep else 0, ha="right" if steep else "center"
+    )
+    for tick in ax.get_xticklabels():
+        tick.set_parse_math(False)
+    ax.tick_params(axis="x", length=0, labelsize=SMALL_SIZE)
+    label_axes(ax, "", pairs.metric)
+    _title(ax, pairs.area, pairs.note)
+    _legend(ax)
+    return ax
+
+
+def plot_property_scatter(scatter: PropertyScatter, *, ax: Axes | None = None) -> Axes:
+    """Draw scores against a property: one point a network.
+
+    Parameters
+    ----------
+    scatter
+        Property and scores.
+    ax
+        Where to draw; by default the axes of a new figure.
+    """
+    ax = axes_or_new(ax, (4.6, 3.6))
+    for kind, mask in (("random", ~scatter.trained), ("trained", scatter.trained)):
+        if mask.any():
+            ax.plot(
+                scatter.x[mask], scatter.y[mask], "o", markersize=5.5, color=_KINDS[kind],
+                markeredgecolor="white", markeredgewidth=0.7, label=_LABELS[kind],
+            )  # fmt: skip
+    if scatter.logarithmic:
+        ax.set_xscale("log")
+    if scatter.trained.sum() <= 8:
+        middle = np.nanmedian(scatter.x[scatter.trained]) if scatter.trained.any() else 0.0
+        for name, x, y, known in zip(
+            scatter.models, scatter.x, scatter.y, scatter.trained, strict=True
+        ):
+            if known and np.isfinite(x) and np.isfinite(y):
+                late = x > middle
+                ax.annotate(
+                    name, (x, y), (-5 if late else 5, 4), textcoords="offset points",
+                    fontsize=SMALL_SIZE - 1, color=MUTED, ha="right" if late else "left",
+                )  # fmt: skip
+    ax.margins(x=0.16, y=0.14)
+    label_axes(ax, scatter.property, scatter.metric)
+    _title(ax, "", scatter.note)
+    return ax
+
+
+def figure_zoo(
+    board: Leaderboard,
+    curves: LayerCurves,
+    pairs: TrainedRandom | None = None,
+    scatters: Sequence[PropertyScatter] = (),
+) -> Figure:
+    """Return one area's leaderboard, layers, trained against random, and properties.
+
+    Parameters
+    ----------
+    board, curves
+        The left and the upper panels.
+    pairs
+        Upper right; None leaves it out.
+    scatters
+        Below, up to three.
+    """
+    n_rows = 2 if scatters else 1
+    height = max(1.3 + 0.235 * len(board.models), 3.9 * n_rows)
+    figure = Figure(figsize=(15.6, height), layout="constrained")
+    columns = figure.subfigures(1, 2, width_ratios=(1, 2.1), squeeze=False)
+    plot_leaderboard(board, ax=columns[0, 0].add_subplot())
+    rows = columns[0, 1].subfigures(n_rows, 1, squeeze=False)[:, 0]
+    n_above = 1 + (pairs is not None)
+    plot_layer_curves(curves, ax=rows[0].add_subplot(1, n_above, 1))
+    if pairs is not None:
+        plot_trained_random(pairs, ax=rows[0].add_subplot(1, 2, 2))
+    for place, scatter in enumerate(scatters[:3]):
+        ax = rows[1].add_subplot(1, len(scatters[:3]), place + 1)
+        plot_property_scatter(scatter, ax=ax)
+        if place:
+            ax.set_ylabel("")
+    return figure
+
+
+def _mean_curve(
+    twins: Sequence[tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]],
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Return the mean of curves of one architecture, which have the same depths."""
+    depth = twins[0][0]
+    same = [score for d, score in twins if len(d) == len(depth)]
+    return depth, np.mean(same, axis=0)
+
+
+def _kind_legend(ax: Axes, kinds: Sequence[str]) -> None:
+    there = [kind for kind in _KINDS if kind in kinds]
+    for kind in there:
+        ax.plot([], [], "o", color=_KINDS[kind], markersize=5.5, label=_LABELS[kind])
+    if len(there) > 1:
+        _legend(ax)
+
+
+def _legend(ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    if handles:
+        legend = ax.legend(
+            handles, labels, fontsize=SMALL_SIZE, frameon=False, labelcolor=INK, handlelength=1.4
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+
+
+def _title(ax: Axes, title: str, note: str = "") -> None:
+    text = f"{title}\n{note}" if title and note else title or note
+    size = TEXT_SIZE if title and not note else SMALL_SIZE + 0.5
+    ax.set_title(text, loc="left", fontsize=size, color=INK).set_parse_math(False)
