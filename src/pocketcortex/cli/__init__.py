@@ -21,10 +21,12 @@ from pocketcortex.cli import (
     data,
     dissect,
     ensemble,
+    explore,
     loop,
     mapping,
     models,
     run,
+    runs,
     stimuli,
     zoo,
 )
@@ -42,6 +44,7 @@ _NOUNS = {
     "loop": loop.app,
     "mapping": mapping.app,
     "models": models.app,
+    "runs": runs.app,
     "stimuli": stimuli.app,
     "zoo": zoo.app,
 }
@@ -66,6 +69,7 @@ for _name, _noun in _NOUNS.items():
     app.add_typer(_noun, name=_name, no_args_is_help=True)
 app.command()(run.run)
 app.command()(run.demo)
+app.command()(explore.explore)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

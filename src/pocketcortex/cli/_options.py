@@ -12,6 +12,13 @@ Config = Annotated[Path, typer.Argument(help="TOML file that says what to do.")]
 Out = Annotated[Path, typer.Option(help="Run folder; one that exists is gone on with.")]
 Seed = Annotated[int | None, typer.Option(min=0, max=2**63 - 1, help="Overrides the file's seed.")]
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Scheduler = Annotated[
+    str,
+    typer.Option(help="local, dask://HOST:PORT, slurm:PROFILE.toml or pbs:PROFILE.toml."),
+]
+Retry = Annotated[
+    bool, typer.Option("--retry", help="Do stages that failed from their start, not from where.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 

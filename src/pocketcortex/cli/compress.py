@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pocketcortex.cli._options import Config, Device, Json, Out, Seed, settings_of
+from pocketcortex.cli._options import (
+    Config,
+    Device,
+    Json,
+    Out,
+    Retry,
+    Scheduler,
+    Seed,
+    settings_of,
+)
 
 app = typer.Typer(help="Distil the teacher into small models and prune them.")
 _SIZES = "5,10,25,50,100,200"
@@ -18,26 +27,44 @@ def _compress() -> None:
 
 @app.command()
 def distil(
-    config: Config, out: Out, seed: Seed = None, device: Device = "auto", as_json: Json = False
+    config: Config,
+    out: Out,
+    seed: Seed = None,
+    device: Device = "auto",
+    scheduler: Scheduler = "local",
+    retry: Retry = False,
+    as_json: Json = False,
 ) -> None:
     """Fit students to the teacher's responses to the image banks."""
-    _go("distil", config, out, seed, device, as_json)
+    _go("distil", config, out, seed, device, scheduler, retry, as_json)
 
 
 @app.command()
 def prune(
-    config: Config, out: Out, seed: Seed = None, device: Device = "auto", as_json: Json = False
+    config: Config,
+    out: Out,
+    seed: Seed = None,
+    device: Device = "auto",
+    scheduler: Scheduler = "local",
+    retry: Retry = False,
+    as_json: Json = False,
 ) -> None:
     """Remove the filters of each neuron's student that matter least."""
-    _go("prune", config, out, seed, device, as_json)
+    _go("prune", config, out, seed, device, scheduler, retry, as_json)
 
 
 @app.command()
 def retrain(
-    config: Config, out: Out, seed: Seed = None, device: Device = "auto", as_json: Json = False
+    config: Config,
+    out: Out,
+    seed: Seed = None,
+    device: Device = "auto",
+    scheduler: Scheduler = "local",
+    retry: Retry = False,
+    as_json: Json = False,
 ) -> None:
     """Train the pruned models further: these are the compact models."""
-    _go("retrain", config, out, seed, device, as_json)
+    _go("retrain", config, out, seed, device, scheduler, retry, as_json)
 
 
 @app.command()
@@ -52,6 +79,8 @@ def shared(
     ] = None,
     seed: Seed = None,
     device: Device = "auto",
+    scheduler: Scheduler = "local",
+    retry: Retry = False,
     as_json: Json = False,
 ) -> None:
     """Train shared models of several sizes, with trained and with random early filters."""
@@ -62,7 +91,10 @@ def shared(
         sizes = [int(word) for word in filters.split(",")]
     except ValueError as error:
         raise InputError(f"filters must be numbers like {_SIZES}, got {filters!r}") from error
-    result = compress_shared(settings_of(config, seed), out, sizes, n_images=images, device=device)
+    result = compress_shared(
+        settings_of(config, seed), out, sizes,
+        n_images=images, device=device, scheduler=scheduler, retry=retry,
+    )  # fmt: skip
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
         return
@@ -79,11 +111,15 @@ def _go(
     out: Out,
     seed: int | None,
     device: str,
+    scheduler: str,
+    retry: bool,
     as_json: bool,
 ) -> None:
     from pocketcortex.pipeline import compress
 
-    result = compress(settings_of(config, seed), out, step, device=device)
+    result = compress(
+        settings_of(config, seed), out, step, device=device, scheduler=scheduler, retry=retry
+    )
     typer.echo(json.dumps(result, allow_nan=False) if as_json else _told(result))
 
 

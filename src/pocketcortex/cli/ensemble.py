@@ -6,7 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from pocketcortex.cli._options import Config, Device, Json, Out, Seed, settings_of
+from pocketcortex.cli._options import (
+    Config,
+    Device,
+    Json,
+    Out,
+    Retry,
+    Scheduler,
+    Seed,
+    settings_of,
+)
 
 app = typer.Typer(help="Train the deep ensemble over sessions and score it on others.")
 
@@ -18,12 +27,20 @@ def _ensemble() -> None:
 
 @app.command()
 def fit(
-    config: Config, out: Out, seed: Seed = None, device: Device = "auto", as_json: Json = False
+    config: Config,
+    out: Out,
+    seed: Seed = None,
+    device: Device = "auto",
+    scheduler: Scheduler = "local",
+    retry: Retry = False,
+    as_json: Json = False,
 ) -> None:
     """Train the members over the training sessions, stopped early by the validation session."""
     from pocketcortex.pipeline import fit_ensemble
 
-    result = fit_ensemble(settings_of(config, seed), out, device=device)
+    result = fit_ensemble(
+        settings_of(config, seed), out, device=device, scheduler=scheduler, retry=retry
+    )
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
         return
@@ -33,7 +50,11 @@ def fit(
         f"{len(result['train'])} sessions, {result['seconds']:.0f} s\n"
         f"median r² on session {result['validation']} at each validation: "
         + ", ".join(f"{value:.3f}" for value in history)
-        + f"; kept number {1 + history.index(max(history))}"
+        + (
+            f"; kept number {1 + history.index(max(history))}"
+            if result["n_groups"] == 1
+            else f"; means of {result['n_groups']} groups, each of which kept its own best"
+        )
     )
 
 

@@ -6,17 +6,32 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from pocketcortex.cli._options import Config, Device, Json, Out, Seed, settings_of
+from pocketcortex.cli._options import (
+    Config,
+    Device,
+    Json,
+    Out,
+    Retry,
+    Scheduler,
+    Seed,
+    settings_of,
+)
 
 if TYPE_CHECKING:
     from pocketcortex.pipeline import RunConfig
 
 
 def run(
-    config: Config, out: Out, seed: Seed = None, device: Device = "auto", as_json: Json = False
+    config: Config,
+    out: Out,
+    seed: Seed = None,
+    device: Device = "auto",
+    scheduler: Scheduler = "local",
+    retry: Retry = False,
+    as_json: Json = False,
 ) -> None:
     """Go from recordings to compact models and a report."""
-    _run(settings_of(config, seed), out, device, as_json)
+    _run(settings_of(config, seed), out, device, as_json, scheduler, retry)
 
 
 def demo(out: Out = Path("runs/demo"), device: Device = "auto", as_json: Json = False) -> None:
@@ -26,10 +41,17 @@ def demo(out: Out = Path("runs/demo"), device: Device = "auto", as_json: Json = 
     _run(demo_config(), out, device, as_json)
 
 
-def _run(settings: "RunConfig", out: Path, device: str, as_json: bool) -> None:
+def _run(
+    settings: "RunConfig",
+    out: Path,
+    device: str,
+    as_json: bool,
+    scheduler: str = "local",
+    retry: bool = False,
+) -> None:
     from pocketcortex.pipeline import run as run_pipeline
 
-    summary = run_pipeline(settings, out, device=device)
+    summary = run_pipeline(settings, out, device=device, scheduler=scheduler, retry=retry)
     if as_json:
         typer.echo(json.dumps(summary, allow_nan=False))
         return

@@ -189,8 +189,9 @@ def _worked(
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_json(partial / _INPUTS, {"key": key})
-    (partial / MANIFEST).unlink(missing_ok=True)  # of a try whose files were damaged since
-    (partial / FAILED).unlink(missing_ok=True)
+    for left in (partial / MANIFEST, partial / FAILED):  # of a try that was damaged or failed
+        if left.exists():
+            left.unlink()
     started = time.monotonic()
     try:
         work(partial)

@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from pocketcortex.core import InputError, StimulusSet, new_array_file, write_json
+from pocketcortex.core import InputError, StimulusSet, new_array_file, read_array, write_json
 from pocketcortex.data import dead_leaves_bank, read_bank
 from pocketcortex.pipeline.config import StudentsConfig
 from pocketcortex.pipeline.inputs import RunInputs
@@ -21,6 +23,7 @@ from pocketcortex.zoo import Backbone, FeatureStore
 
 _BATCH = 32
 _IMAGES_A_MARK = 2_048
+_N_PROBES = 8
 _KEPT_BYTES = 2**30
 """Dead leaves that fit are kept: rendering them anew in every pass would hold training up."""
 
@@ -35,10 +38,13 @@ class Bank:
         One set for each source. No image of a held-out half is in any, and none twice.
     n_monitor
         Images kept aside to follow students by: the last ones of each part, in proportion.
+    kept
+        Which images of each source were kept, sources without any included.
     """
 
     parts: tuple[StimulusSet, ...]
     n_monitor: int
+    kept: tuple[Int[np.ndarray, " _"], ...] = ()
 
     @cached_property
     def stimuli(self) -> StimulusSet:
@@ -65,9 +71,15 @@ class Bank:
         """Positions of the others."""
         return np.setdiff1d(np.arange(len(self.stimuli)), self.monitored)
 
-    def monitor(self, responses: Float[np.ndarray, "n_stimuli n_neurons"]) -> Monitor:
-        """Return the images kept aside, with the teacher's responses."""
-        return Monitor(self.stimuli.take(self.monitored), responses[self.monitored])
+    def monitor(
+        self,
+        responses: Float[np.ndarray, "n_stimuli n_neurons"],
+        columns: Sequence[int] | None = None,
+    ) -> Monitor:
+        """Return the images kept aside, with the teacher's responses of some neurons or all."""
+        every = range(responses.shape[1]) if columns is None else columns
+        rows = np.ix_(self.monitored, np.asarray(every))
+        return Monitor(self.stimuli.take(self.monitored), responses[rows])
 
 
 def distillation_bank(inputs: RunInputs, config: StudentsConfig, seed: int) -> Bank:
@@ -80,6 +92,16 @@ def distillation_bank(inputs: RunInputs, config: StudentsConfig, seed: int) -> B
     InputError
         If a bank is missing or damaged, or too many images are to be kept aside.
     """
+    sets = _sources(inputs, config, seed)
+    hidden = [d for test in inputs.tests for d in test.held_out.require_stimuli().digests]
+    kept = _first_of_each_content(sets, hidden)
+    bank = Bank(tuple(_taken(sets, kept)), config.n_monitor, tuple(kept))
+    _ = bank.monitored
+    return bank
+
+
+def _sources(inputs: RunInputs, config: StudentsConfig, seed: int) -> list[StimulusSet]:
+    """Return everything to distil with, nothing left out; no bank's image is decoded."""
     sets = [s.require_stimuli() for s in (*inputs.train, inputs.validation)]
     sets += [test.fit.require_stimuli() for test in inputs.tests]
     height, width = sets[0].image_size
@@ -96,25 +118,87 @@ def distillation_bank(inputs: RunInputs, config: StudentsConfig, seed: int) -> B
         made = dead_leaves_bank(config.dead_leaves, size=height, seed=seed)
         small = config.dead_leaves * 3 * height**2 <= _KEPT_BYTES
         sets.append(StimulusSet.from_array(made.images(), made.names) if small else made)
-    hidden = [d for test in inputs.tests for d in test.held_out.require_stimuli().digests]
-    bank = Bank(tuple(without_duplicates(sets, hidden)), config.n_monitor)
-    _ = bank.monitored
-    return bank
+    return sets
 
 
 def without_duplicates(sets: Sequence[StimulusSet], hidden: Sequence[str]) -> list[StimulusSet]:
     """Keep the first image of each content over all sets, and none of the hidden contents."""
+    return _taken(sets, _first_of_each_content(sets, hidden))
+
+
+def _first_of_each_content(
+    sets: Sequence[StimulusSet], hidden: Sequence[str]
+) -> list[Int[np.ndarray, " _"]]:
     seen = set(hidden)
-    parts = []
+    every = []
     for stimuli in sets:
         kept = []
         for index, digest in enumerate(stimuli.digests):
             if digest not in seen:
                 seen.add(digest)
                 kept.append(index)
-        if kept:
-            parts.append(stimuli.take(kept) if len(kept) < len(stimuli) else stimuli)
-    return parts
+        every.append(np.array(kept, dtype=np.int64))
+    return every
+
+
+def _taken(sets: Sequence[StimulusSet], kept: Sequence[Int[np.ndarray, " _"]]) -> list[StimulusSet]:
+    """Return the images kept of each set, sets without any left out."""
+    return [
+        stimuli.take(index) if len(index) < len(stimuli) else stimuli
+        for stimuli, index in zip(sets, kept, strict=True)
+        if len(index)
+    ]
+
+
+def save_bank(bank: Bank, folder: Path) -> Path:
+    """Write which images a bank is of, so that other processes need not look through all of them.
+
+    Returns the folder of this bank below `folder`, named by its content.
+    """
+    path = folder / f"bank-{bank.stimuli.fingerprint[:16]}"
+    if path.exists():
+        return path
+    partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
+    partial.mkdir(parents=True)
+    for number, index in enumerate(bank.kept):
+        np.save(partial / f"source{number:03d}.npy", index)
+    parts = [
+        {"fingerprint": part.fingerprint, "digests": [part.digests[k] for k in _probes(part)]}
+        for part in bank.parts
+    ]
+    write_json(partial / "bank.json", {"n_sources": len(bank.kept), "parts": parts})
+    os.replace(partial, path)
+    return path
+
+
+def load_bank(path: Path, inputs: RunInputs, config: StudentsConfig, seed: int) -> Bank:
+    """Return the bank that `save_bank` wrote, from the same sources; a few images are looked at.
+
+    Raises
+    ------
+    InputError
+        If a source is not what it was when the bank was saved.
+    """
+    saved = json.loads((path / "bank.json").read_text())
+    sets = _sources(inputs, config, seed)
+    kept = [read_array(path / f"source{n:03d}.npy") for n in range(saved["n_sources"])]
+    try:
+        parts = _taken(sets, kept)
+        for part, known in zip(parts, saved["parts"], strict=True):
+            if [part.take([k]).digests[0] for k in _probes(part)] != known["digests"]:
+                raise ValueError(f"images of {part!r} have changed")
+            vars(part)["fingerprint"] = known["fingerprint"]  # known without decoding all of them
+    except ValueError as error:
+        raise InputError(
+            f"the images to distil with are not those that the run was started with ({error}); "
+            "start it again"
+        ) from error
+    return Bank(tuple(parts), config.n_monitor, tuple(kept))
+
+
+def _probes(part: StimulusSet) -> list[int]:
+    """Return the positions of a few images, the first and the last among them."""
+    return [int(k) for k in np.unique(np.linspace(0, len(part) - 1, _N_PROBES).astype(int))]
 
 
 def label(
@@ -139,18 +223,12 @@ def label(
     responses, done, digest = _begun(path, mark, shape)
     advance(done)
     start = 0
-    for part in bank.parts:
-        stored = store.stored(backbone, part)
+    for number, part in enumerate(bank.parts):
         first = min(max(done - start, 0), len(part))
-        bounds = range(first, len(part), _BATCH)
-        indices = [np.arange(b, min(b + _BATCH, len(part))) for b in bounds]
-        for index, images in zip(indices, part.stream(indices), strict=True):
-            raw = torch.from_numpy(images)
-            features = backbone(raw).cpu().numpy() if stored is None else stored[index]
-            seen = None if prior is None else prior.features(raw)
+        of_part = answers_to(bank, number, first, len(part), backbone, store, prior, teachers)
+        for index, answers in of_part:
             rows = slice(start + int(index[0]), start + int(index[-1]) + 1)
-            answers = [teacher.predict(features, seen) for teacher in teachers]
-            responses[rows] = np.concatenate(answers, axis=1)
+            responses[rows] = answers
             digest.update(responses[rows])
             advance(len(index))
             if rows.stop // _IMAGES_A_MARK > rows.start // _IMAGES_A_MARK:
@@ -175,3 +253,36 @@ def _begun(
         pass
     mark.unlink(missing_ok=True)
     return new_array_file(path, np.float32, shape), 0, hashlib.sha256()
+
+
+def label_ranges(bank: Bank, n_images: int) -> list[tuple[int, int, int]]:
+    """Return (part, first, stop) of ranges that are cut where batches are, in the bank's order."""
+    step = max(1, n_images // _BATCH) * _BATCH
+    return [
+        (number, first, min(first + step, len(part)))
+        for number, part in enumerate(bank.parts)
+        for first in range(0, len(part), step)
+    ]
+
+
+def answers_to(
+    bank: Bank,
+    number: int,
+    first: int,
+    stop: int,
+    backbone: Backbone,
+    store: FeatureStore,
+    prior: Prior | None,
+    teachers: Sequence[MappedTeacher],
+) -> Iterator[tuple[Int[np.ndarray, " n"], Float[np.ndarray, "n n_neurons"]]]:
+    """Yield positions in one part of the bank and the teachers' responses, a batch at a time."""
+    part = bank.parts[number]
+    stored = store.stored(backbone, part)
+    bounds = range(first, stop, _BATCH)
+    indices = [np.arange(b, min(b + _BATCH, stop)) for b in bounds]
+    for index, images in zip(indices, part.stream(indices), strict=True):
+        raw = torch.from_numpy(images)
+        features = backbone(raw).cpu().numpy() if stored is None else stored[index]
+        seen = None if prior is None else prior.features(raw)
+        answers = [teacher.predict(features, seen) for teacher in teachers]
+        yield index, np.concatenate(answers, axis=1)

@@ -8,28 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from pocketcortex.core import InputError, RunFolder, keep_freed_memory, provenance
 from pocketcortex.pipeline import compression
 from pocketcortex.pipeline.config import RunConfig
 from pocketcortex.pipeline.inputs import prepare_inputs
+from pocketcortex.pipeline.opening import config_of, open_backbone, resolve_device
 from pocketcortex.pipeline.progress import say
+from pocketcortex.pipeline.run_status import PRUNING, STAGES
 from pocketcortex.pipeline.stages import COMPACT, Stages
 from pocketcortex.pipeline.teacher import MappedTeacher
+from pocketcortex.pipeline.work import InProcess, Work
 from pocketcortex.pipeline.write_up import write_up
-from pocketcortex.zoo import Backbone, FeatureStore, load_network
-
-
-def config_of(out: str | Path) -> RunConfig:
-    """Return the configuration that a run folder was made from."""
-    path = Path(out) / "config.json"
-    try:
-        return RunConfig.model_validate_json(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{out} holds no run ({path} cannot be read); make one with `pocketcortex ensemble fit`"
-        ) from error
+from pocketcortex.zoo import FeatureStore
 
 
 @contextmanager
@@ -38,21 +28,23 @@ def opened(
     out: str | Path,
     device: str,
     check: Callable[[Stages], None] = lambda stages: None,
+    *,
+    retry: bool = False,
 ) -> Iterator[tuple[RunFolder, Stages, dict[str, Any]]]:
-    """Hold a run folder; yield it, the stages over its inputs and the record of the run."""
+    """Hold a run folder; yield it, the stages over its inputs and the record of the run.
+
+    With `retry`, what failed stages left in it is thrown away first.
+    """
     folder = RunFolder(out)
     keep_freed_memory()
     with folder.locked():
         device = resolve_device(device)
+        for name in folder.clear_failed() if retry else ():
+            say(f"{name}: failed before; what it left is thrown away")
         config = _with_seed(config, folder)
         assert config.seed is not None  # noqa: S101
         inputs = prepare_inputs(config.recordings, config.seed)
-        backbone = Backbone(
-            load_network(config.backbone.network),
-            config.backbone.layers,
-            input_size=config.backbone.input_size,
-            device=device,
-        )
+        backbone = open_backbone(config, device)
         stages = Stages(config, inputs, backbone, FeatureStore(folder.path / "features"), device)
         _ = stages.prior  # refused now rather than after the training
         check(stages)
@@ -61,21 +53,6 @@ def opened(
         record = provenance(config.seed) | {"device": device, "inputs": inputs.fingerprint}
         folder.write_json("manifest.json", record)
         yield folder, stages, record
-
-
-def resolve_device(device: str) -> str:
-    """Return ``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``.
-
-    Raises
-    ------
-    InputError
-        If the name is another one or there is no such device.
-    """
-    if device not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device must be auto, cpu or cuda; got {device!r}")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise InputError("device cuda was asked for, but PyTorch sees no GPU; use --device cpu")
-    return ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
 
 
 def _with_seed(config: RunConfig, folder: RunFolder) -> RunConfig:
@@ -89,19 +66,26 @@ def _with_seed(config: RunConfig, folder: RunFolder) -> RunConfig:
     return config.model_copy(update={"seed": seed})
 
 
-def teacher_stage(folder: RunFolder, stages: Stages) -> Path:
+def teacher_stage(folder: RunFolder, stages: Stages, work: Work | None = None) -> Path:
     """Train the members unless they are trained, and return their folder."""
+    done = stages.teacher if work is None else work.teacher
+    path, skipped = folder.stage("teacher", teacher_inputs(stages), done)
+    _say_done(folder, "teacher", skipped)
+    return path
+
+
+def teacher_inputs(stages: Stages) -> dict[str, Any]:
+    """Return everything that the members depend on."""
     settings = stages.config.teacher.model_dump(mode="json")
     del settings["prior"]  # the members do not depend on it
-    inputs = {
+    if settings["group"] is None:
+        del settings["group"]
+    return {
         "seed": stages.seed,
         "data": stages.inputs.teacher_fingerprint,
         "backbone": stages.backbone.key,
         "teacher": settings,
     }
-    path, skipped = folder.stage("teacher", inputs, stages.teacher)
-    _say_done(folder, "teacher", skipped)
-    return path
 
 
 def _say_done(folder: RunFolder, name: str, skipped: bool) -> None:
@@ -174,10 +158,21 @@ def _ensure_mapped(folder: RunFolder, stages: Stages) -> None:
 
 
 class Chain:
-    """The stages of a run in their order, each done when it is asked for."""
+    """The stages of a run in their order, each done when it is asked for.
 
-    def __init__(self, folder: RunFolder, stages: Stages) -> None:
+    Parameters
+    ----------
+    folder
+        The run folder, held.
+    stages
+        The stages over its inputs.
+    work
+        Who does the stages that can be split; None for this process.
+    """
+
+    def __init__(self, folder: RunFolder, stages: Stages, work: Work | None = None) -> None:
         self.folder, self.stages = folder, stages
+        self.work = InProcess(stages) if work is None else work
         self._common = {
             "seed": stages.seed,
             "data": stages.inputs.fingerprint,
@@ -193,6 +188,43 @@ class Chain:
         _say_done(self.folder, name, skipped)
         return path
 
+    def _done(self, name: str, work: Callable[[Path], object]) -> Path:
+        return self.do(name, work, *self.needs(name))
+
+    def needs(self, name: str) -> tuple[dict[str, Any], str]:
+        """Return what a stage depends on of its own, and the stages that it reads."""
+        tables = self.tables
+        if name == "mapping":
+            neurons = {t.fit.id: t.usable.tolist() for t in self.stages.inputs.tests}
+            return {"neurons": neurons}, "teacher"
+        if name == "labels":
+            return {"bank": self.stages.bank.stimuli.fingerprint}, "teacher mapping"
+        if name == "pruned":
+            settings = self.stages.config.compact.model_dump(include=set(PRUNING))
+            return {"pruning": settings}, "labels students"
+        if name == "report":
+            causal = self.stages.config.recordings.insilico is not None
+            of = ("recordings", "backbone", "teacher", "students", "compact", "stimuli")
+            return tables(*of), "scores stimuli compact circuits" + (" causal" if causal else "")
+        return {
+            "students": (tables("students"), "labels"),
+            "compact": (tables("compact"), "labels pruned"),
+            "scores": (tables("recordings"), "mapping students compact"),
+            "stimuli": (tables("stimuli"), "compact"),
+            "causal": ({}, "stimuli compact"),
+            "circuits": ({}, "compact"),
+        }[name]
+
+    def plan(self) -> dict[str, bool]:
+        """Return the stages of a whole run in their order, with whether each is done already."""
+        done = {"teacher": self.folder.is_done("teacher", teacher_inputs(self.stages))}
+        for name in STAGES[1:]:
+            if name == "causal" and self.stages.config.recordings.insilico is None:
+                continue
+            settings, after = self.needs(name)
+            done[name] = self.folder.is_done(name, self._common | settings, after=after)
+        return done
+
     def tables(self, *names: str) -> dict[str, Any]:
         """Return tables of the configuration as a stage's inputs."""
         whole = self.stages.config.model_dump(mode="json")
@@ -201,59 +233,37 @@ class Chain:
     @cached_property
     def teacher(self) -> Path:
         """The trained members."""
-        return teacher_stage(self.folder, self.stages)
+        return teacher_stage(self.folder, self.stages, self.work)
 
     @cached_property
     def mapping(self) -> Path:
         """The maps to the test sessions' neurons, and held-out predictions."""
         teacher = self.teacher
-        inputs = {"neurons": {t.fit.id: t.usable.tolist() for t in self.stages.inputs.tests}}
-        return self.do("mapping", lambda p: self.stages.mapping(p, teacher), inputs, "teacher")
+        return self._done("mapping", lambda p: self.work.mapping(p, teacher))
 
     @cached_property
     def labels(self) -> Path:
         """The teacher's responses to the images to distil with."""
         teacher, mapping = self.teacher, self.mapping
-        inputs = {"bank": self.stages.bank.stimuli.fingerprint}
-        return self.do(
-            "labels", lambda p: self.stages.labels(p, teacher, mapping), inputs, "teacher mapping"
-        )
+        return self._done("labels", lambda p: self.work.labels(p, teacher, mapping))
 
     @cached_property
     def students(self) -> Path:
         """The students."""
         labels = self.labels
-        return self.do(
-            "students",
-            lambda p: compression.students(self.stages, p, labels),
-            self.tables("students"),
-            "labels",
-        )
+        return self._done("students", lambda p: self.work.students(p, labels))
 
     @cached_property
     def pruned(self) -> Path:
         """The students without the filters that matter least."""
         labels, students = self.labels, self.students
-        settings = self.stages.config.compact
-        names = {"method", "n_fixed", "threshold", "min_filters", "n_pruning_images"}
-        inputs = settings.model_dump(include=names)
-        return self.do(
-            "pruned",
-            lambda p: compression.pruned(self.stages, p, labels, students),
-            {"pruning": inputs},
-            "labels students",
-        )
+        return self._done("pruned", lambda p: self.work.pruned(p, labels, students))
 
     @cached_property
     def compact(self) -> Path:
         """The compact models: pruned ones trained further."""
         labels, pruned = self.labels, self.pruned
-        return self.do(
-            "compact",
-            lambda p: compression.compact(self.stages, p, labels, pruned),
-            self.tables("compact"),
-            "labels pruned",
-        )
+        return self._done("compact", lambda p: self.work.compact(p, labels, pruned))
 
     @cached_property
     def scores(self) -> Path:
@@ -275,7 +285,7 @@ class Chain:
                 {compression.STUDENT: compression.load_students(stages, students), COMPACT: small},
             )
 
-        return self.do("scores", work, self.tables("recordings"), "mapping students compact")
+        return self._done("scores", work)
 
     @cached_property
     def stimuli(self) -> Path:
@@ -285,7 +295,7 @@ class Chain:
         def work(folder: Path) -> None:
             self.stages.stimuli(folder, compression.load_models(self.stages, compact))
 
-        return self.do("stimuli", work, self.tables("stimuli"), "compact")
+        return self._done("stimuli", work)
 
     @cached_property
     def causal(self) -> Path | None:
@@ -298,7 +308,7 @@ class Chain:
             small = compression.load_models(self.stages, compact)
             self.stages.causal(folder, stimuli, small)
 
-        return self.do("causal", work, {}, "stimuli compact")
+        return self._done("causal", work)
 
     @cached_property
     def circuits(self) -> Path:
@@ -308,15 +318,13 @@ class Chain:
         def work(folder: Path) -> None:
             self.stages.circuits(folder, compression.load_models(self.stages, compact))
 
-        return self.do("circuits", work, {}, "compact")
+        return self._done("circuits", work)
 
     def report(self, record: dict[str, Any]) -> Path:
         """Write the report, doing before whatever is not done, and return its folder."""
         scores, stimuli, compact = self.scores, self.stimuli, self.compact
         causal, circuits = self.causal, self.circuits
-        return self.do(
+        return self._done(
             "report",
             lambda p: write_up(p, self.stages, record, scores, stimuli, compact, circuits, causal),
-            self.tables("recordings", "backbone", "teacher", "students", "compact", "stimuli"),
-            "scores stimuli compact circuits" + (" causal" if causal is not None else ""),
         )

@@ -1,6 +1,7 @@
 """The stages that compress: distil, prune, retrain; and shared models of several sizes."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,7 +17,7 @@ from pocketcortex.compress import (
     prune_jointly,
     readout_contributions,
 )
-from pocketcortex.core import InputError, StimulusSet, read_array, write_json
+from pocketcortex.core import InputError, StimulusSet, map_array, read_array, write_json
 from pocketcortex.metrics import pearson_r2
 from pocketcortex.models import (
     CompactModel,
@@ -43,7 +44,10 @@ from pocketcortex.training.distill import N_TRUNK
 from pocketcortex.training.optimize import raw_batches
 
 STUDENT = "student"
-_SHARED = "shared.safetensors"
+MONITOR_R2 = "monitor_r2.npy"
+_SHARED, _TEACHER = "shared.safetensors", "teacher.npy"
+SHARED_KINDS = {"trained": 0, "random": N_TRUNK}
+"""Kinds of shared models, and how many first layers stay as they start."""
 _BATCH = 16
 
 Predictions: TypeAlias = Float[np.ndarray, "n_stimuli n_neurons"]
@@ -51,46 +55,83 @@ Predictions: TypeAlias = Float[np.ndarray, "n_stimuli n_neurons"]
 
 def students(stages: Stages, folder: Path, labels: Path) -> None:
     """Distil the teacher: one network for all neurons, or one a neuron."""
-    settings = stages.config.students
-    if settings.kind == "shared":
-        network = _shared(stages, labels, settings, folder / CHECKPOINT)
-        _save_shared(network, folder / _SHARED)
+    if stages.config.students.kind == "shared":
+        distil_shared(stages, folder, folder / CHECKPOINT, labels)
     else:
-        n = stages.inputs.n_usable
-        size = stages.bank.stimuli.image_size
-        fresh = new_students(n, settings.filters, size, seed=stages.seed)
-        images, targets, monitor = _material(stages, labels)
-        with progress_bar("students", settings.n_epochs * len(images) * n) as advance:
-            found = distill_students(
-                fresh, images, targets, distillation_of(settings),
-                seed=stages.seed, monitor=monitor, device=stages.device,
-                checkpoint=folder / CHECKPOINT, advance=advance,
-            )  # fmt: skip
-        _save_models(stages, found.models, folder)
-        np.save(folder / "monitor_r2.npy", found.monitor_r2)
-    _write_agreement(stages, folder, labels, predict_students(stages, folder, _monitored(stages)))
+        every = range(stages.inputs.n_usable)
+        distil_columns(stages, folder, folder / CHECKPOINT, labels, every)
+    write_student_agreement(stages, folder, labels)
     (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def distil_shared(stages: Stages, folder: Path, checkpoint: Path, labels: Path) -> None:
+    """Fit the network for all neurons and write it."""
+    network = _shared(stages, labels, stages.config.students, checkpoint)
+    _save_shared(network, folder / _SHARED)
+
+
+def distil_columns(
+    stages: Stages, folder: Path, checkpoint: Path, labels: Path, columns: Sequence[int]
+) -> None:
+    """Fit the students of some neurons and write them, with how they came along."""
+    settings = stages.config.students
+    size = stages.bank.stimuli.image_size
+    fresh = new_students(stages.inputs.n_usable, settings.filters, size, seed=stages.seed)
+    images, targets, monitor = _material(stages, labels, columns=columns)
+    with progress_bar("students", settings.n_epochs * len(images) * len(columns)) as advance:
+        found = distill_students(
+            [fresh[k] for k in columns], images, targets, distillation_of(settings),
+            seed=stages.seed, monitor=monitor, device=stages.device,
+            checkpoint=checkpoint, advance=advance,
+        )  # fmt: skip
+    _save_models(stages, found.models, folder, columns)
+    np.save(folder / MONITOR_R2, found.monitor_r2)
+
+
+def write_student_agreement(stages: Stages, folder: Path, labels: Path) -> None:
+    """Write how well a stage's students agree with the teacher on the monitored images."""
+    _write_agreement(stages, folder, labels, predict_students(stages, folder, _monitored(stages)))
+
+
+def joined_monitors(parts: Sequence[Path]) -> Float[np.ndarray, "n_epochs n_neurons"]:
+    """Return the histories that `distil_columns` wrote, side by side, NaN after a part's end."""
+    histories = [read_array(part / MONITOR_R2) for part in parts]
+    n_epochs = max(map(len, histories))
+    padded = [
+        np.pad(h, ((0, n_epochs - len(h)), (0, 0)), constant_values=np.nan) for h in histories
+    ]
+    return np.concatenate(padded, axis=1)
 
 
 def pruned(stages: Stages, folder: Path, labels: Path, of_students: Path) -> None:
     """Prune each neuron's student; those that an earlier try saved stay."""
-    settings = stages.config.compact
-    rng = np.random.default_rng([stages.seed, 1])
-    chosen = np.sort(rng.permutation(stages.bank.trained)[: settings.n_pruning_images])
-    images = stages.bank.stimuli.take(chosen).images()
-    targets = read_array(labels / "teacher.npy")[chosen].astype(np.float64)
-    small = []
-    models = load_students(stages, of_students)
-    with progress_bar("pruning", len(models)) as advance:
-        for k, (name, model) in enumerate(zip(model_names(stages), models, strict=True)):
-            try:
-                small.append(CompactModel.load(folder / name))
-            except InputError:
-                made = _pruned(model.to(stages.device), images, targets[:, k], settings).cpu()
-                made.save(folder / name)
-                small.append(made)
-            advance(1)
+    every = range(stages.inputs.n_usable)
+    small = prune_columns(stages, folder, labels, of_students, every)
     _write_agreement(stages, folder, labels, predict_models(stages, small, _monitored(stages)))
+
+
+def prune_columns(
+    stages: Stages, folder: Path, labels: Path, of_students: Path, columns: Sequence[int]
+) -> list[CompactModel]:
+    """Prune the students of some neurons, unless they are saved, and return what is left."""
+    settings = stages.config.compact
+    names, small = model_names(stages), {}
+    for k in columns:
+        with suppress(InputError):
+            small[k] = CompactModel.load(folder / names[k])
+    if missing := [k for k in columns if k not in small]:
+        rng = np.random.default_rng([stages.seed, 1])
+        chosen = np.sort(rng.permutation(stages.bank.trained)[: settings.n_pruning_images])
+        images = stages.bank.stimuli.take(chosen).images()
+        targets = map_array(labels / _TEACHER)[chosen].astype(np.float64)
+        models = load_students(stages, of_students)
+        with progress_bar("pruning", len(missing)) as advance:
+            for k in missing:
+                model = models[k].to(stages.device)
+                small[k] = _pruned(model, images, targets[:, k], settings).cpu()
+                small[k].save(folder / names[k])
+                advance(1)
+    return [small[k] for k in columns]
 
 
 def _pruned(
@@ -115,20 +156,38 @@ def _pruned(
 
 def compact(stages: Stages, folder: Path, labels: Path, of_pruned: Path) -> None:
     """Train each pruned model further."""
+    every = range(stages.inputs.n_usable)
+    retrain_columns(stages, folder, folder / CHECKPOINT, labels, of_pruned, every)
+    write_model_agreement(stages, folder, labels)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def retrain_columns(
+    stages: Stages,
+    folder: Path,
+    checkpoint: Path,
+    labels: Path,
+    of_pruned: Path,
+    columns: Sequence[int],
+) -> None:
+    """Train the pruned models of some neurons further and write them."""
     settings = stages.config.compact
-    images, targets, monitor = _material(stages, labels, settings.n_images)
-    small = load_models(stages, of_pruned)
-    with progress_bar("retraining", settings.n_epochs * len(images) * len(small)) as advance:
+    images, targets, monitor = _material(stages, labels, settings.n_images, columns)
+    models = load_models(stages, of_pruned)
+    with progress_bar("retraining", settings.n_epochs * len(images) * len(columns)) as advance:
         found = retrain(
-            small, images, targets, distillation_of(settings),
+            [models[k] for k in columns], images, targets, distillation_of(settings),
             seed=stages.seed, n_shared=settings.n_fixed,
             monitor=monitor if settings.patience else None,
-            device=stages.device, checkpoint=folder / CHECKPOINT, advance=advance,
+            device=stages.device, checkpoint=checkpoint, advance=advance,
         )  # fmt: skip
-    models = [model.cpu() for model in found.models]
-    _save_models(stages, models, folder)
+    _save_models(stages, found.models, folder, columns)
+
+
+def write_model_agreement(stages: Stages, folder: Path, labels: Path) -> None:
+    """Write how well a stage's models, one a neuron, agree with the teacher."""
+    models = load_models(stages, folder)
     _write_agreement(stages, folder, labels, predict_models(stages, models, _monitored(stages)))
-    (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def shared_models(
@@ -141,11 +200,9 @@ def shared_models(
     kind and S, the median squared correlation with the teacher on the monitored images and the
     scores on the held-out halves.
     """
-    settings = stages.config.students
-    *_, third, last = settings.filters
     tables: list[pd.DataFrame] = []
     agreement: dict[str, float | None] = {}
-    teacher = read_array(labels / "teacher.npy")[stages.bank.monitored].astype(np.float64)
+    teacher = map_array(labels / _TEACHER)[stages.bank.monitored].astype(np.float64)
     stops = np.cumsum([len(test.usable) for test in stages.inputs.tests])
     in_order = [
         np.arange(stop - len(test.usable), stop)
@@ -164,16 +221,14 @@ def shared_models(
                 )
             )
 
-    for kind, n_frozen in (("trained", 0), ("random", N_TRUNK)):
+    for kind in SHARED_KINDS:
         for size in sizes:
-            filters = (size, size, size, third, last)
-            asked = settings.model_copy(update={"filters": filters, "start": None})
-            path = folder / f"{kind}{size:03d}.safetensors"
+            path = folder / shared_file(kind, size)
             checkpoint = folder / f"{path.stem}.{CHECKPOINT}"
             if not path.exists():
-                network = _shared(stages, labels, asked, checkpoint, n_frozen, n_images)
-                _save_shared(network, path)
+                distil_size(stages, folder, checkpoint, labels, kind, size, n_images)
             checkpoint.unlink(missing_ok=True)
+            filters = _filters_of_size(stages.config.students, size)
             score(f"{kind} {size}", _load_shared(stages, path, filters), in_order)
     for size, network, outputs in _published_shared(stages):
         score(f"published {size}", network, outputs)
@@ -184,6 +239,33 @@ def shared_models(
     write_json(folder / "summary.json", summary)
     _draw_sizes(folder, scores)
     return summary
+
+
+def distil_size(
+    stages: Stages,
+    folder: Path,
+    checkpoint: Path,
+    labels: Path,
+    kind: str,
+    size: int,
+    n_images: int | None,
+) -> None:
+    """Train one shared model of `shared_models` and write it."""
+    settings = stages.config.students
+    filters = _filters_of_size(settings, size)
+    asked = settings.model_copy(update={"filters": filters, "start": None})
+    network = _shared(stages, labels, asked, checkpoint, SHARED_KINDS[kind], n_images)
+    _save_shared(network, folder / shared_file(kind, size))
+
+
+def shared_file(kind: str, size: int) -> str:
+    """Return the name of the file that `distil_size` writes."""
+    return f"{kind}{size:03d}.safetensors"
+
+
+def _filters_of_size(settings: StudentsConfig, size: int) -> tuple[int, int, int, int, int]:
+    *_, third, last = settings.filters
+    return size, size, size, third, last
 
 
 def _draw_sizes(folder: Path, scores: dict[str, dict[str, dict[str, Any]]]) -> None:
@@ -266,15 +348,21 @@ def distillation_of(settings: StudentsConfig | CompactConfig) -> Distillation:
     return Distillation(**{name: whole[name] for name in names if name in whole})
 
 
-def _material(stages: Stages, labels: Path, most: int | None = None) -> Any:
-    """Return images to train on, the teacher's responses to them, and what is monitored."""
-    responses = read_array(labels / "teacher.npy")
+def _material(
+    stages: Stages, labels: Path, most: int | None = None, columns: Sequence[int] | None = None
+) -> Any:
+    """Return images to train on, the teacher's responses to them, and what is monitored.
+
+    Responses of the neurons `columns`, all if None.
+    """
+    responses = map_array(labels / _TEACHER)
     trained = stages.bank.trained
     if most is not None:
         order = np.random.default_rng([stages.seed, 3]).permutation(trained)
         trained = np.sort(order[:most])
-    monitor = stages.bank.monitor(responses)
-    return stages.bank.stimuli.take(trained), responses[trained], monitor
+    chosen = np.arange(responses.shape[1]) if columns is None else np.asarray(columns)
+    monitor = stages.bank.monitor(responses, columns)
+    return stages.bank.stimuli.take(trained), responses[np.ix_(trained, chosen)], monitor
 
 
 def _shared(
@@ -311,9 +399,12 @@ def _load_shared(stages: Stages, path: Path, filters: Sequence[int]) -> SharedCo
     return network.eval()
 
 
-def _save_models(stages: Stages, models: Sequence[CompactModel], folder: Path) -> None:
-    for name, model in zip(model_names(stages), models, strict=True):
-        model.cpu().save(folder / name)
+def _save_models(
+    stages: Stages, models: Sequence[CompactModel], folder: Path, columns: Sequence[int]
+) -> None:
+    names = model_names(stages)
+    for k, model in zip(columns, models, strict=True):
+        model.cpu().save(folder / names[k])
 
 
 def _predict_shared(
@@ -331,7 +422,7 @@ def _monitored(stages: Stages) -> StimulusSet:
 
 def _write_agreement(stages: Stages, folder: Path, labels: Path, predicted: Predictions) -> None:
     """Write ``agreement.json``: squared correlation with the teacher on the monitored images."""
-    teacher = read_array(labels / "teacher.npy")[stages.bank.monitored].astype(np.float64)
+    teacher = map_array(labels / _TEACHER)[stages.bank.monitored].astype(np.float64)
     r2 = pearson_r2(teacher, predicted)
     neurons = {
         name: float(value) if np.isfinite(value) else None

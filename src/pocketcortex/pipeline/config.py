@@ -79,6 +79,9 @@ class TeacherConfig(_Table):
     """The ensemble."""
 
     n_members: Count = 25
+    group: Count | None = None
+    """Members trained as one network, which choose their best epoch together; with `--scheduler`
+    each group is a task. None for all in one."""
     width: Count = 512
     bottleneck: Count = 256
     n_blocks: Annotated[int, Field(ge=0)] = 4

@@ -9,13 +9,23 @@ import numpy as np
 
 from pocketcortex.core import InputError, write_json
 from pocketcortex.pipeline import compression
-from pocketcortex.pipeline.chain import Chain, config_of, opened, teacher_stage, tell_unusable
+from pocketcortex.pipeline.chain import opened, teacher_stage, tell_unusable
 from pocketcortex.pipeline.config import RunConfig
+from pocketcortex.pipeline.opened_chain import opened_chain
+from pocketcortex.pipeline.opening import config_of
+from pocketcortex.pipeline.scheduler import LOCAL
 from pocketcortex.pipeline.stages import Stages
 from pocketcortex.pipeline.teacher import score_sessions
 
 
-def run(config: RunConfig, out: str | Path, *, device: str = "auto") -> dict[str, Any]:
+def run(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    scheduler: str = LOCAL,
+    retry: bool = False,
+) -> dict[str, Any]:
     """Do everything a configuration asks for and return the summary of its scores.
 
     Every stage ends in a folder of its own below `out`; one whose inputs have not changed is not
@@ -29,7 +39,13 @@ def run(config: RunConfig, out: str | Path, *, device: str = "auto") -> dict[str
     out
         The run folder.
     device
-        ``auto``, ``cpu`` or ``cuda``.
+        ``auto``, ``cpu`` or ``cuda``; of the workers where there are some, ``auto`` being ``cuda``
+        where they have the Dask resource ``GPU``.
+    scheduler
+        Where stages that can be split are done: ``local``, ``dask://HOST:PORT``,
+        ``slurm:PROFILE.toml`` or ``pbs:PROFILE.toml`` (`open_scheduler`). The numbers are the same.
+    retry
+        Throw away what stages that failed left, checkpoints too, and do them from their start.
 
     Returns
     -------
@@ -38,21 +54,29 @@ def run(config: RunConfig, out: str | Path, *, device: str = "auto") -> dict[str
     Raises
     ------
     InputError
-        If the recordings, the network or the folder are at fault.
+        If the recordings, the network, the folder or the scheduler are at fault.
     """
-    with opened(config, out, device, Stages.check_whole_run) as (folder, stages, record):
-        tell_unusable(stages)
-        Chain(folder, stages).report(record)
+    check = Stages.check_whole_run
+    with opened_chain(config, out, device, scheduler, check, retry=retry) as held:
+        tell_unusable(held.stages)
+        held.chain.report(held.record)
     summary: dict[str, Any] = json.loads((Path(out) / "scores" / "summary.json").read_text())
     return summary | {"report": str(Path(out) / "report" / "report.html")}
 
 
-def fit_ensemble(config: RunConfig, out: str | Path, *, device: str = "auto") -> dict[str, Any]:
+def fit_ensemble(
+    config: RunConfig,
+    out: str | Path,
+    *,
+    device: str = "auto",
+    scheduler: str = LOCAL,
+    retry: bool = False,
+) -> dict[str, Any]:
     """Train the teacher's members, the first stage of a run, and return what came of it.
 
     Parameters
     ----------
-    config, out, device
+    config, out, device, scheduler, retry
         As for `run`, which goes on from here in the same folder; several test sessions may be
         named.
 
@@ -61,8 +85,8 @@ def fit_ensemble(config: RunConfig, out: str | Path, *, device: str = "auto") ->
     InputError
         If the recordings, the network or the folder are at fault.
     """
-    with opened(config, out, device) as (folder, stages, _record):
-        teacher = teacher_stage(folder, stages)
+    with opened_chain(config, out, device, scheduler, retry=retry) as held:
+        folder, stages, teacher = held.folder, held.stages, held.chain.teacher
         history = json.loads((teacher / "history.json").read_text())
         return {
             "run": str(folder.path),
@@ -71,6 +95,7 @@ def fit_ensemble(config: RunConfig, out: str | Path, *, device: str = "auto") ->
             "n_members": stages.config.teacher.n_members,
             "n_images": sum(s.n_stimuli for s in stages.inputs.train),
             "validation_r2": history["validation"],
+            "n_groups": len(history.get("groups", [None])),
             "seconds": folder.seconds("teacher"),
         }
 
@@ -130,12 +155,14 @@ def compress(
     step: Literal["distil", "prune", "retrain"],
     *,
     device: str = "auto",
+    scheduler: str = LOCAL,
+    retry: bool = False,
 ) -> dict[str, Any]:
     """Go on with a run as far as one step of its compression, and return what came of it.
 
     Parameters
     ----------
-    config, out, device
+    config, out, device, scheduler, retry
         As for `run`, which goes on from here in the same folder.
     step
         ``distil``: students fitted to the teacher's responses. ``prune``: their filters that
@@ -151,9 +178,9 @@ def compress(
     InputError
         If the recordings, the network or the folder are at fault.
     """
-    with opened(config, out, device, Stages.check) as (folder, stages, _record):
+    with opened_chain(config, out, device, scheduler, Stages.check, retry=retry) as held:
+        stages, chain = held.stages, held.chain
         tell_unusable(stages)
-        chain = Chain(folder, stages)
         done = {
             "distil": lambda: chain.students,
             "prune": lambda: chain.pruned,
@@ -170,7 +197,7 @@ def compress(
             "n_images_monitored": agreement["n_images"],
             "n_parameters": float(np.median([m.n_parameters.total for m in models])),
             "n_filters": float(np.median([sum(m.filters_per_layer) for m in models])),
-            "seconds": folder.seconds(done.name),
+            "seconds": held.folder.seconds(done.name),
         }
 
 
@@ -181,12 +208,14 @@ def compress_shared(
     *,
     n_images: int | None = None,
     device: str = "auto",
+    scheduler: str = LOCAL,
+    retry: bool = False,
 ) -> dict[str, Any]:
     """Train shared models of several sizes, with trained and with random early filters.
 
     Parameters
     ----------
-    config, out, device
+    config, out, device, scheduler, retry
         As for `run`; ``students`` says how they are trained and how many filters the last two
         layers have.
     sizes
@@ -211,16 +240,16 @@ def compress_shared(
         raise InputError(f"sizes must be different numbers of filters, 1 or more; got {sizes}")
     if n_images is not None and n_images < 1:
         raise InputError(f"n_images must be 1 or more, or None for all; got {n_images}")
-    with opened(config, out, device, Stages.check) as (folder, stages, _record):
-        tell_unusable(stages)
-        chain = Chain(folder, stages)
+    with opened_chain(config, out, device, scheduler, Stages.check, retry=retry) as held:
+        tell_unusable(held.stages)
+        chain = held.chain
         labels = chain.labels
         inputs = chain.tables("students") | {"sizes": list(sizes), "n_images": n_images}
         done = chain.do(
             "shared",
-            lambda p: compression.shared_models(stages, p, labels, sizes, n_images),
+            lambda p: chain.work.shared_models(p, labels, sizes, n_images),
             inputs,
             "labels",
         )
         summary: dict[str, Any] = json.loads((done / "summary.json").read_text())
-        return summary | {"seconds": folder.seconds("shared")}
+        return summary | {"seconds": held.folder.seconds("shared")}

@@ -4,7 +4,7 @@ import importlib
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from pocketcortex.core import InputError, PocketcortexError
@@ -126,7 +126,11 @@ class DaskScheduler(Scheduler):
 
     @property
     def has_gpus(self) -> bool:
-        """Whether a worker has the resource ``GPU`` or will have it."""
+        """Whether a worker has the resource ``GPU`` or will have it; waits for the first worker."""
+        if not self._asks_for_gpus and not self._workers():
+            say("waiting for the Dask cluster's first worker")
+            with suppress(TimeoutError, _import("distributed").TimeoutError):
+                self._client.wait_for_workers(1, timeout=_PATIENCE_S)
         return self._asks_for_gpus or any(GPU in w["resources"] for w in self._workers())
 
     def map(
@@ -185,12 +189,10 @@ class DaskScheduler(Scheduler):
                 f"task {name} was given up: its worker died several times, most often for want of "
                 "memory; give workers more memory, then run the same command again"
             ) from error
-        except (distributed.FutureCancelledError, distributed.TimeoutError, OSError) as error:
-            if getattr(future, "status", "") == "error":
+        except Exception as error:
+            if future.status == "error":
                 raise named(error, name) from error
             raise self._lost(error) from error
-        except Exception as error:
-            raise named(error, name) from error
 
     def _lost(self, error: Exception) -> PocketcortexError:
         return PocketcortexError(

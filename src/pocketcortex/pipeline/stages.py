@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ from pocketcortex.models import (
     published_models,
     published_shared_models,
 )
-from pocketcortex.pipeline.bank import Bank, distillation_bank, label
+from pocketcortex.pipeline.bank import Bank, distillation_bank, label, load_bank
 from pocketcortex.pipeline.causal import CausalSession, make_causal_session
 from pocketcortex.pipeline.circuits import find_circuits
 from pocketcortex.pipeline.config import RunConfig
@@ -32,6 +32,7 @@ from pocketcortex.pipeline.inputs import RunInputs, TestSession
 from pocketcortex.pipeline.progress import progress_bar
 from pocketcortex.pipeline.scores import differences, medians, score_table
 from pocketcortex.pipeline.simulated_causal import predictions, simulate_causal_test
+from pocketcortex.pipeline.tasks import TaskFolder, drop_tasks
 from pocketcortex.pipeline.teacher import (
     BACKBONE_RIDGE,
     PUBLISHED,
@@ -48,6 +49,7 @@ from pocketcortex.zoo import Backbone, FeatureStore
 
 COMPACT = "compact"
 CHECKPOINT = "checkpoint.safetensors"
+_MEMBERS, _HISTORY = "members.safetensors", "history.json"
 _N_SIMILARITY = 1000
 """Images by which models are grouped in the gallery."""
 _N_MATCHING = 200
@@ -70,6 +72,8 @@ class Stages:
         Features on disk.
     device
         Where networks are trained.
+    saved_bank
+        Folder of `save_bank`, for a process that need not look through all images itself.
     """
 
     config: RunConfig
@@ -77,6 +81,7 @@ class Stages:
     backbone: Backbone
     store: FeatureStore
     device: str
+    saved_bank: Path | None = None
 
     @property
     def seed(self) -> int:
@@ -93,6 +98,8 @@ class Stages:
     @cached_property
     def bank(self) -> Bank:
         """Images to distil with."""
+        if self.saved_bank is not None:
+            return load_bank(self.saved_bank, self.inputs, self.config.students, self.seed)
         return distillation_bank(self.inputs, self.config.students, self.seed)
 
     def check(self) -> None:
@@ -122,11 +129,31 @@ class Stages:
             )
 
     def teacher(self, folder: Path) -> None:
-        """Train the ensemble's members over the training sessions."""
+        """Train the ensemble's members over the training sessions, group after group."""
+        groups = self.member_groups()
+        if len(groups) == 1:
+            self.fit_group(folder, folder / CHECKPOINT, *groups.values())
+            (folder / CHECKPOINT).unlink()
+            return
+        for name, numbers in groups.items():
+            TaskFolder(folder, name).fill(partial(self.fit_group, numbers=numbers))
+        join_groups(folder, [TaskFolder(folder, name).path for name in groups])
+        drop_tasks(folder)
+
+    def member_groups(self) -> dict[str, range]:
+        """Return the members of each group, by the group's name."""
+        n = self.config.teacher.n_members
+        step = self.config.teacher.group or n
+        firsts = range(0, n, step)
+        groups = [range(first, min(first + step, n)) for first in firsts]
+        return {f"members{g.start:03d}-{g.stop - 1:03d}": g for g in groups}
+
+    def fit_group(self, folder: Path, checkpoint: Path, numbers: range) -> None:
+        """Train some members and write ``members.safetensors`` and ``history.json``."""
         settings = self.config.teacher
         with progress_bar("features: sessions", self._n_session_images()) as advance:
-            train = [self._session_features(s, advance) for s in self.inputs.train]
-            validation = self._session_features(self.inputs.validation, advance)
+            train = [self.session_features(s, advance) for s in self.inputs.train]
+            validation = self.session_features(self.inputs.validation, advance)
         shape = EnsembleShape(
             train[0].features.shape[1],
             settings.width,
@@ -147,12 +174,11 @@ class Stages:
         with progress_bar("teacher", total) as advance:
             members, history = fit_members(
                 train, validation, shape,
-                n_members=settings.n_members, training=training, seed=self.seed,
-                device=self.device, checkpoint=folder / CHECKPOINT, advance=advance,
+                n_members=len(numbers), first_member=numbers.start, training=training,
+                seed=self.seed, device=self.device, checkpoint=checkpoint, advance=advance,
             )  # fmt: skip
-        _save_members(members, folder / "members.safetensors")
-        write_json(folder / "history.json", {"shape": shape.as_dict(), "validation": history})
-        (folder / CHECKPOINT).unlink()
+        _save_members(members, folder / _MEMBERS)
+        write_json(folder / _HISTORY, {"shape": shape.as_dict(), "validation": history})
 
     def mapping(self, folder: Path, teacher: Path) -> None:
         """Map backbone and ensemble to each test session's neurons."""
@@ -160,16 +186,13 @@ class Stages:
         counts: dict[str, dict[str, int]] = {}
         with progress_bar("mapping", len(self.inputs.tests)) as advance:
             for test in self.inputs.tests:
-                counts[test.fit.id] = self._map(folder / test.name, test, members)
+                counts[test.fit.id] = self.map_session(folder / test.name, test, members)
                 advance(1)
         write_json(folder / "parameters.json", counts)
 
     def labels(self, folder: Path, teacher: Path, mapping: Path) -> None:
         """Write the teacher's responses to the bank."""
-        members = self.load_members(teacher)
-        teachers = [
-            MappedTeacher.load(mapping / t.name / "teacher", members) for t in self.inputs.tests
-        ]
+        teachers = self.load_teachers(teacher, mapping)
         with progress_bar("teacher's responses", len(self.bank.stimuli)) as advance:
             label(self.bank, self.backbone, self.store, self.prior, teachers, folder, advance)
 
@@ -301,10 +324,17 @@ class Stages:
             release,
         )  # fmt: skip
 
+    def load_teachers(self, teacher: Path, mapping: Path) -> list[MappedTeacher]:
+        """Return the teacher as finished stages left it, mapped to each test session."""
+        members = self.load_members(teacher)
+        return [
+            MappedTeacher.load(mapping / t.name / "teacher", members) for t in self.inputs.tests
+        ]
+
     def load_members(self, teacher: Path) -> list[EnsembleMember]:
         """Return the members of a finished stage, on the run's device."""
-        shape = EnsembleShape(**json.loads((teacher / "history.json").read_text())["shape"])
-        state = safetensors.torch.load_file(teacher / "members.safetensors")
+        shape = EnsembleShape(**json.loads((teacher / _HISTORY).read_text())["shape"])
+        state = safetensors.torch.load_file(teacher / _MEMBERS)
         members = []
         for k in range(1 + max(int(name.split(".")[0]) for name in state)):
             member = EnsembleMember(shape)
@@ -315,7 +345,7 @@ class Stages:
             members.append(member.eval().to(self.device))
         return members
 
-    def _map(
+    def map_session(
         self, folder: Path, test: TestSession, members: Sequence[EnsembleMember]
     ) -> dict[str, int]:
         """Write one session's maps and held-out predictions; return the models' parameters."""
@@ -337,9 +367,10 @@ class Stages:
             TEACHER: of_backbone + mapped.n_parameters + of_prior,
         }
 
-    def _session_features(
-        self, session: Session, advance: Callable[[int], None]
+    def session_features(
+        self, session: Session, advance: Callable[[int], None] = lambda n: None
     ) -> SessionFeatures:
+        """Return a session as the ensemble sees it; features not stored are computed."""
         features = self.store.features(self.backbone, session.require_stimuli(), advance=advance)
         return SessionFeatures(session.id, features, session.mean_responses)
 
@@ -363,6 +394,31 @@ def _size(test: TestSession, neuron: int, name: str, model: CompactModel) -> dic
         "n_parameters": model.n_parameters.total,
         "n_filters": sum(model.filters_per_layer),
     }
+
+
+def join_groups(folder: Path, parts: Sequence[Path]) -> None:
+    """Write the members that `Stages.fit_group` wrote into several folders as those of one.
+
+    ``validation`` in ``history.json`` is then the mean of the groups' scores, beside each group's.
+    """
+    state: dict[str, torch.Tensor] = {}
+    histories = []
+    first = 0
+    for part in parts:
+        of_part = safetensors.torch.load_file(part / _MEMBERS)
+        numbers = {name: int(name.split(".")[0]) for name in of_part}
+        state |= {
+            f"{first + number}.{name.split('.', 1)[1]}": of_part[name]
+            for name, number in numbers.items()
+        }
+        first += 1 + max(numbers.values())
+        histories.append(json.loads((part / _HISTORY).read_text()))
+    safetensors.torch.save_file(state, folder / _MEMBERS)
+    joined = dict(histories[0])
+    if len(parts) > 1:
+        groups = [history["validation"] for history in histories]
+        joined |= {"validation": np.mean(groups, axis=0).tolist(), "groups": groups}
+    write_json(folder / _HISTORY, joined)
 
 
 def _save_members(members: Sequence[EnsembleMember], path: Path) -> None:

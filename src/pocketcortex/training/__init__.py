@@ -16,6 +16,7 @@ from pocketcortex.training.students import (
     distill_students,
     new_students,
     retrain,
+    student_groups,
     students_on_trunk,
 )
 
@@ -35,5 +36,6 @@ __all__ = [
     "predict_responses",
     "refresh_batch_norm",
     "retrain",
+    "student_groups",
     "students_on_trunk",
 ]

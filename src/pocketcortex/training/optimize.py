@@ -198,6 +198,8 @@ def moments(
 ) -> tuple[Float[np.ndarray, " n_neurons"], Float[np.ndarray, " n_neurons"]]:
     """Return mean and standard deviation of each column; refuse what cannot be distilled.
 
+    A column's are the same to the last bit whatever other columns there are.
+
     Raises
     ------
     InputError
@@ -213,9 +215,14 @@ def moments(
     bad = np.flatnonzero(~finite | constant)
     if len(bad):
         raise InputError(f"teacher responses of neurons {bad.tolist()} are constant or not finite")
-    mean = sum(chunk.sum(axis=0, dtype=np.float64) for chunk in chunks) / len(responses)
-    squares = sum(np.square(chunk - mean).sum(axis=0) for chunk in chunks)
+    mean = sum(_column_sums(chunk) for chunk in chunks) / len(responses)
+    squares = sum(_column_sums(np.square(chunk - mean)) for chunk in chunks)
     return np.asarray(mean), np.sqrt(np.asarray(squares) / len(responses))
+
+
+def _column_sums(values: np.ndarray) -> np.ndarray:
+    """Return each column's sum, added up in an order that other columns have no part in."""
+    return np.asarray(np.ascontiguousarray(values.T, dtype=np.float64).sum(axis=1))
 
 
 def raw_batches(

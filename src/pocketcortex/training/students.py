@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pocketcortex.core import InputError, StimulusSet
@@ -207,6 +207,35 @@ def retrain(
     )  # fmt: skip
 
 
+def student_groups(
+    models: Sequence[CompactModel], n_shared: int = 0
+) -> list[Int[np.ndarray, " _"]]:
+    """Return the positions of the models that step together on a CPU, group after group.
+
+    What a student becomes depends on its group alone: `distill_students` gives the models of one
+    group the same weights, bit for bit, with the other groups or without them.
+
+    Parameters
+    ----------
+    models
+        As for `distill_students`.
+    n_shared
+        First layers that all models share.
+    """
+    n = len(models)
+    if n_shared:
+        return np.array_split(np.arange(n), -(-n // _GROUP_ON_TRUNK))
+    tiles: list[list[int]] = []
+    room = 0
+    for column, model in enumerate(models):
+        if not tiles or model.filters[0] > room:
+            tiles.append([])
+            room = _GROUP_FILTERS
+        tiles[-1].append(column)
+        room -= model.filters[0]
+    return [np.array(tile) for tile in tiles]
+
+
 @dataclass
 class _Group:
     """Students that step together; `columns` are theirs in the targets."""
@@ -313,20 +342,9 @@ class _Students:
 
     def _tiles(self) -> list[np.ndarray]:
         """Return the columns of each group."""
-        n = len(self._models)
         if self._device.type != "cpu":
-            return [np.arange(n)]
-        if self._n_shared:
-            return np.array_split(np.arange(n), -(-n // _GROUP_ON_TRUNK))
-        tiles: list[list[int]] = []
-        room = 0
-        for column, model in enumerate(self._models):
-            if not tiles or model.filters[0] > room:
-                tiles.append([])
-                room = _GROUP_FILTERS
-            tiles[-1].append(column)
-            room -= model.filters[0]
-        return [np.array(tile) for tile in tiles]
+            return [np.arange(len(self._models))]
+        return student_groups(self._models, self._n_shared)
 
     def _group(self, columns: np.ndarray, models: Sequence[CompactModel]) -> _Group:
         """Stack models and give them an optimiser without memory."""
