@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.ablations import bench_ablations
 from benchmarks.bank_scan import bench_bank_scan
 from benchmarks.cka import bench_cka
 from benchmarks.decoding import bench_decoding
@@ -45,6 +46,7 @@ BENCHMARKS = (
     bench_synthesis,
     bench_synthesis_gpu,
     bench_smoothing,
+    bench_ablations,
     bench_cka,
     bench_zoo_resnet50,
     bench_rdm_comparison,
