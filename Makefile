@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow lint bench docs tutorials clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -28,5 +28,12 @@ bench: $(VENV)/.ready  ## benchmarks: dated JSON and the table in docs/benchmark
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
 
+docs: $(VENV)/.ready  ## the site, into build/site/index.html; nothing is fetched
+	$(BIN)/python docs/scripts/command_line.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+tutorials: $(VENV)/.ready  ## run all tutorials again: what they print, and their figures
+	$(BIN)/python docs/scripts/tutorials.py
+
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build runs .mypy_cache .ruff_cache .pytest_cache

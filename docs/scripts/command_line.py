@@ -1,4 +1,7 @@
-"""Write docs/command-line.md from the commands themselves: `python docs/scripts/command_line.py`."""
+"""Write docs/command-line.md from the commands themselves.
+
+python docs/scripts/command_line.py
+"""
 
 from collections.abc import Iterator
 from enum import Enum
@@ -18,8 +21,9 @@ _START = """\
 
 <!-- Made by docs/scripts/command_line.py from the commands themselves; a test keeps it current. -->
 
-Answers go to stdout, progress to stderr; `--json` prints one JSON object and nothing else. Exit codes: 0 done, 1 the
-work failed, 2 wrong usage or bad input, 130 interrupted. Whatever is not 0 comes with one line that says what was wrong.
+Answers go to stdout, progress to stderr; `--json` prints one JSON object and nothing else. Exit
+codes: 0 done, 1 the work failed, 2 wrong usage or bad input, 130 interrupted. Whatever is not 0
+comes with one line that says what was wrong.
 """
 
 

@@ -7,7 +7,8 @@ from griffe import Extension, Object
 from latex2mathml.converter import convert
 
 _BLOCK = re.compile(
-    r"^(?P<indent>[ \t]*)\.\. math::(?P<first>.*)\n(?P<rest>(?:[ \t]*\n|(?P=indent)[ \t]+\S.*(?:\n|\Z))*)",
+    r"^(?P<indent>[ \t]*)\.\. math::(?P<first>.*)\n"
+    r"(?P<rest>(?:[ \t]*\n|(?P=indent)[ \t]+\S.*(?:\n|\Z))*)",
     re.MULTILINE,
 )
 _INLINE = re.compile(r":math:`([^`]+)`")

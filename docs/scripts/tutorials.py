@@ -18,12 +18,14 @@ from typing import Any
 
 TUTORIALS = Path(__file__).parents[1] / "tutorials"
 FIGURES = Path(__file__).parents[1] / "figures"
-MARK = re.compile(r"^<!-- needs the published recordings -->$", re.MULTILINE)
 
+_MARK = "<!-- needs the published recordings -->"
 _BLOCK = re.compile(
-    r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?", re.MULTILINE | re.DOTALL
+    r"^```python\n(?P<code>.*?)^```\n(?:\n```text\n(?P<output>.*?)^```\n)?",
+    re.MULTILINE | re.DOTALL,
 )
 _NUMBER = re.compile(r"[-+−]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
+_ALL = ("noise-ceilings", "mappings", "compact-models", "stimuli", "dot-detector", "layers")
 _RELATIVE, _ABSOLUTE = 0.1, 0.03
 
 
@@ -54,6 +56,11 @@ def run_tutorial(path: Path, folder: Path) -> str:
         return _BLOCK.sub(executed, source)
 
 
+def needs_data(path: Path) -> bool:
+    """Return whether a tutorial reads the folder that POCKETCORTEX_DATA names."""
+    return _MARK in path.read_text("utf-8")
+
+
 def outputs(page: str) -> list[str]:
     """Return what each block of a page prints."""
     return [block["output"] or "" for block in _BLOCK.finditer(page)]
@@ -76,9 +83,9 @@ def _value(number: str) -> float:
 def main(names: list[str]) -> None:
     """Run tutorials by name, or all, and write their outputs and figures back."""
     FIGURES.mkdir(exist_ok=True)
-    pages = [TUTORIALS / f"{name}.md" for name in names] or sorted(TUTORIALS.glob("*.md"))
+    pages = [TUTORIALS / f"{name}.md" for name in names or _ALL]
     for page in pages:
-        print(page.stem, flush=True)
+        sys.stderr.write(f"{page.stem}\n")
         page.write_text(run_tutorial(page, FIGURES), "utf-8")
 
 

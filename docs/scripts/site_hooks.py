@@ -15,7 +15,11 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[2]
 
 # Files of the repository's root that the site shows, by their page.
-ROOT_PAGES = {"log.md": "LOG.md", "changes.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
+ROOT_PAGES = {
+    "log.md": "LOG.md",
+    "changes.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+}
 
 # Rooms of the API reference, in the order of the data's way through them.
 ROOMS = (
