@@ -104,6 +104,40 @@ def test_export_of_one_model_to_onnx_writes_one_file_quietly(saved: Path, tmp_pa
     assert [path.name for path in out.iterdir()] == ["neuron2.onnx"]
 
 
+def test_export_to_brainscore_writes_one_plugin(saved: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    answer = run("export", saved, "--format", "brainscore", "--out", out, "--region", "V4")
+    assert answer["models"] == ["neuron0", "neuron2", "neuron10"]
+    assert answer["written"] == [str(out / "pocketcortex_population")]
+    config = json.loads((out / "pocketcortex_population" / "config.json").read_text())
+    assert [model["filters"] for model in config["models"]] == [
+        list(FILTERS[name]) for name in answer["models"]
+    ]
+    assert (config["regions"], config["visual_degrees"]) == ({"V4": "responses"}, 8.0)
+    words = ["--format", "brainscore", "--out", out, "--degrees", "4"]
+    (folder,) = run("export", saved / "neuron2", *words)["written"]
+    assert Path(folder) == out / "pocketcortex_neuron2"
+    config = json.loads((Path(folder) / "config.json").read_text())
+    assert (config["regions"], config["visual_degrees"]) == (None, 4.0)
+
+
+def test_export_to_brainscore_refuses_a_region(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--format", "brainscore", "--out", str(tmp_path / "out"), "--region", "MT"]
+    assert main(["models", "export", str(saved), *words]) == 2
+    assert "regions are V1, V2, V4, IT" in expect_one_line(capsys)
+
+
+@pytest.mark.data
+def test_export_of_a_shared_model_to_brainscore(real_data: Path, tmp_path: Path) -> None:
+    release = real_data / "v4" / "data_shared_compact_models" / "from_ensemble_model"
+    path = release / "shared_compact_model_5filters.keras"
+    (folder,) = run("export", path, "--format", "brainscore", "--out", tmp_path)["written"]
+    assert Path(folder).name == "pocketcortex_shared_compact_model_5filters"
+    assert json.loads((Path(folder) / "config.json").read_text())["n_neurons"] == 219
+
+
 CARDS = {
     "{": "the file: Invalid JSON",
     "[]": "the file: Input should be an object",

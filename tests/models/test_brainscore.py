@@ -192,7 +192,7 @@ def test_a_plugin_needs_no_pocketcortex_and_its_own_test_can_fail(tmp_path: Path
     config["example"]["responses"][0][0] += 1.0
     (folder / "config.json").write_text(json.dumps(config))
     changed = plain(folder, "test.py").test_network_answers_as_when_it_was_exported
-    with pytest.raises(AssertionError, match="not close"):
+    with pytest.raises(AssertionError, match="Not equal to tolerance"):
         changed()
 
 

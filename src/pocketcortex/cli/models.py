@@ -12,7 +12,7 @@ import typer
 from pocketcortex.cli._options import Device, Json
 
 if TYPE_CHECKING:
-    from pocketcortex.models import CompactModel, ExportFormat, ModelCard
+    from pocketcortex.models import CompactModel, ExportFormat, ModelCard, SharedCompactModel
 
 app = typer.Typer(help="Look at compact models, export them, score published ones.")
 
@@ -34,6 +34,15 @@ class Format(StrEnum):
     torch = "torch"
     numpy = "numpy"
     hub = "hub"
+    brainscore = "brainscore"
+
+
+_EXPORTS: "dict[Format, ExportFormat]" = {
+    Format.onnx: "onnx",
+    Format.torch: "torch",
+    Format.numpy: "numpy",
+    Format.hub: "hub",
+}
 
 
 class Half(StrEnum):
@@ -71,18 +80,32 @@ def export(
             "and scores."
         ),
     ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            help="For brainscore: the region (V1, V2, V4 or IT) that the responses stand for; if "
+            "left out, Brain-Score chooses a layer for each region."
+        ),
+    ] = None,
+    degrees: Annotated[
+        float, typer.Option(help="For brainscore: degrees of visual field that an image covers.")
+    ] = 8.0,
     as_json: Json = False,
 ) -> None:
-    """Write compact models as ONNX, torch.export, plain NumPy or Hugging Face Hub folders.
+    """Write compact models as ONNX, torch.export, plain NumPy, Hub or Brain-Score folders.
 
     Of several models, onnx and torch also write population.onnx or population.pt2, which gives all
-    their responses at once.
+    their responses at once; brainscore writes one plugin for all of them. A published shared model
+    (.keras) becomes a plugin too.
     """
     from pocketcortex.models import export_model, export_name
 
+    if format is Format.brainscore:
+        _report_export("brainscore", *_export_plugin(path, out, region, degrees), as_json)
+        return
     models = read_models(path)
     about = None if card is None else read_card(card)
-    to: ExportFormat = format.value
+    to: ExportFormat = _EXPORTS[format]
     written = [
         export_model(model, out / export_name(name, to), to, card=about)
         for name, model in models.items()
@@ -90,15 +113,7 @@ def export(
     if len(models) > 1 and format in (Format.onnx, Format.torch):
         whole = out / export_name("population", to)
         written.append(export_model(list(models.values()), whole, to))
-    if as_json:
-        answer = {
-            "format": format.value,
-            "models": list(models),
-            "written": [str(p) for p in written],
-        }
-        typer.echo(json.dumps(answer))
-    else:
-        typer.echo("\n".join(map(str, written)))
+    _report_export(format.value, list(models), written, as_json)
 
 
 @app.command()
@@ -120,6 +135,34 @@ def score(
         f"({images.value})\nmedian r² {result['median']:.4f}, "
         f"range {min(values):.4f} to {max(values):.4f}"
     )
+
+
+def _report_export(to: str, models: list[str], written: list[Path], as_json: bool) -> None:
+    if as_json:
+        answer = {"format": to, "models": models, "written": [str(p) for p in written]}
+        typer.echo(json.dumps(answer))
+    else:
+        typer.echo("\n".join(map(str, written)))
+
+
+def _export_plugin(
+    path: Path, out: Path, region: str | None, degrees: float
+) -> tuple[list[str], list[Path]]:
+    """Write the one plugin of what is at a path; return names of models and the folder."""
+    from pocketcortex.models import export_brainscore, import_shared_model
+
+    if path.suffix == ".keras" and path.stem.startswith("shared"):
+        names = [path.stem]
+        model: CompactModel | SharedCompactModel | list[CompactModel] = import_shared_model(path)
+    else:
+        models = read_models(path)
+        names = list(models)
+        model = models[names[0]] if len(names) == 1 else list(models.values())
+    name = names[0] if len(names) == 1 else "population"
+    regions = None if region is None else {region: "responses"}
+    package = "pocketcortex_" + re.sub(r"[^A-Za-z0-9_]", "_", name)
+    folder = export_brainscore(model, out / package, regions=regions, visual_degrees=degrees)
+    return names, [folder]
 
 
 def read_models(path: Path) -> "dict[str, CompactModel]":

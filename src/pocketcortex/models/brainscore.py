@@ -326,6 +326,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 FOLDER = Path(__file__).parent
 CONFIG = json.loads((FOLDER / "config.json").read_text())
@@ -338,20 +339,32 @@ def network_module():
     return module
 
 
-def test_network_answers_as_when_it_was_exported():
-    example = CONFIG["example"]
-    expected = torch.tensor(example["responses"])
-    rng = np.random.default_rng(example["seed"])
+def example():
+    """Return the images of the example, levels 0..255, and the responses when it was exported."""
+    expected = np.array(CONFIG["example"]["responses"])
+    rng = np.random.default_rng(CONFIG["example"]["seed"])
     size = (len(expected), 3, *CONFIG["image_size"])
-    images = torch.from_numpy(rng.integers(0, 256, size, dtype=np.uint8)).float()
+    return rng.integers(0, 256, size, dtype=np.uint8), expected
+
+
+def test_network_answers_as_when_it_was_exported():
+    images, expected = example()
     network = network_module().load_network(FOLDER)
     with torch.no_grad():
-        torch.testing.assert_close(network(images), expected.float(), rtol=1e-3, atol=1e-3)
+        responses = network(torch.from_numpy(images).float()).numpy()
+    np.testing.assert_allclose(responses, expected, rtol=1e-3, atol=1e-3)
 
 
-def test_brain_score_loads_it():
+def test_brain_score_gets_the_same_responses(tmp_path):
     brainscore_vision = pytest.importorskip("brainscore_vision")
     model = brainscore_vision.load_model("IDENTIFIER")
     assert model.identifier == "IDENTIFIER"
-    assert model.layers == CONFIG["layers"]
+    images, expected = example()
+    paths = [tmp_path / f"{k}.png" for k in range(len(images))]
+    for path, image in zip(paths, images):
+        Image.fromarray(image.transpose(1, 2, 0)).save(path)
+    found = model.activations_model([str(path) for path in paths], layers=CONFIG["layers"])
+    assert set(found["layer"].values) == set(CONFIG["layers"])
+    responses = found[:, found["layer"].values == "responses"].values
+    np.testing.assert_allclose(responses, expected, rtol=1e-3, atol=1e-3)
 '''
