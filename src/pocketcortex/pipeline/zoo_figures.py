@@ -28,7 +28,7 @@ LABELS = {
 _PROPERTIES = {
     "n_parameters": ("parameters", True),
     "depth": ("relative depth of the chosen layer", False),
-    "dimensionality": ("effective dimensionality of the chosen layer", True),
+    "dimensionality": ("effective dimensionality of the chosen layer", False),
 }
 _LAYER_COLUMN = {"regression": "r", "rsa": "rsa"}
 
@@ -83,7 +83,7 @@ def _panels(
     label = LABELS[analysis]
     ceilings = board["ceiling"].dropna()
     drawn = Leaderboard(
-        f"{area}, {analysis}: honest protocol, 95 % intervals", label, board["model"].tolist(),
+        f"{area}, {analysis}\n(honest protocol, 95 % intervals)", label, board["model"].tolist(),
         board["value"].to_numpy(np.float64),
         board[["ci_low", "ci_high"]].to_numpy(np.float64), board["kind"].tolist(),
         float(ceilings.median()) if len(ceilings) else None,
@@ -100,7 +100,7 @@ def _panels(
         PropertyScatter(
             text, label, board["model"].tolist(), board[name].to_numpy(np.float64),
             board["value"].to_numpy(np.float64), board["trained"].to_numpy(bool),
-            _effect_text(effects, f"log10 {name}" if log else name), log,
+            _effect_text(effects, name), log,
         )
         for name, (text, log) in _PROPERTIES.items()
     ]  # fmt: skip
@@ -149,7 +149,8 @@ def _trained_random(
 
 def _effect_text(effects: pd.DataFrame, name: str) -> str:
     told = []
-    for row in effects[effects["property"] == name].to_dict("records"):
+    own = effects["property"].isin([name, f"log10 {name}"])
+    for row in effects[own].to_dict("records"):
         if np.isfinite(row["spearman"]):
             told.append(
                 f"{row['networks']}: ρ = {row['spearman']:+.2f} ({row['ci_low']:+.2f} to "

@@ -26,11 +26,6 @@ from pocketcortex.pipeline.zoo_scores import SCORES, plain, write_table
 METRICS = {"regression": "pearson r", "rsa": "rsa", "rsr": "rsr pearson"}
 """What is ranked, by analysis; the honest protocol."""
 
-PROPERTIES = {
-    "n_parameters": "number of parameters",
-    "depth": "relative depth of the chosen layer",
-    "dimensionality": "effective dimensionality of the chosen layer",
-}
 GROUPS = ("family", "architecture", "task", "data")
 
 _SUBSETS = ("trained", "random")
