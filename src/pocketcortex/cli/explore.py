@@ -11,7 +11,9 @@ from pocketcortex.cli._options import Json
 
 RunOrModels = Annotated[
     Path,
-    typer.Argument(help="A run folder, a V4 release, a folder of compact models, or one model."),
+    typer.Argument(
+        help="A run folder, a V4 release, a folder of compact models, one model, or a scored zoo."
+    ),
 ]
 
 
@@ -26,6 +28,9 @@ def explore(
     images: Annotated[int, typer.Option(min=2, help="So many of them.")] = 200,
     export: Annotated[
         Path | None, typer.Option(help="Write plain files into this folder instead of serving.")
+    ] = None,
+    zoo: Annotated[
+        Path | None, typer.Option(help="Folder of zoo score and zoo rank, for the page Zoo.")
     ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
@@ -45,7 +50,7 @@ def explore(
         raise InputError(
             f"the explorer needs {error.name}; install it with: pip install 'pocketcortex[explore]'"
         ) from error
-    explorer = Explorer(path, natural=NaturalImages(bank, images), cache=cache)
+    explorer = Explorer(path, natural=NaturalImages(bank, images), cache=cache, zoo=zoo)
     if export is not None:
         from pocketcortex.explorer import export_site
 

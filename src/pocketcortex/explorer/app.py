@@ -13,6 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from pocketcortex.core import InputError, decode_image
 from pocketcortex.explorer.explorer import Explorer
 from pocketcortex.explorer.live import synthesis_lines
+from pocketcortex.explorer.neurons import MissingPageError
 from pocketcortex.explorer.pictures import data_url, to_png
 from pocketcortex.explorer.requests import (
     MAX_REQUEST_BYTES,
@@ -33,10 +34,13 @@ def asset(name: str) -> bytes:
 
     Raises
     ------
-    KeyError
+    MissingPageError
         If there is none of that name.
     """
-    return _assets()[name]
+    found = _assets()
+    if name not in found:
+        raise MissingPageError(name)
+    return found[name]
 
 
 def asset_names() -> list[str]:
@@ -107,7 +111,7 @@ def _add_pages(app: FastAPI, explorer: Explorer) -> None:
 
     @app.get("/zoo.json")
     def zoo() -> JSONResponse:
-        return JSONResponse({"zoo": explorer.zoo})
+        return JSONResponse({"zoo": explorer.zoo()})
 
     @app.get("/assets/{name}")
     def assets(name: str) -> Response:
@@ -241,10 +245,10 @@ async def _asked(request: Request, kind: type[_Asked]) -> _Asked:
 
 
 def _found(get: Callable[[], _Answer]) -> _Answer:
-    """Return what `get` does; a KeyError is a page that does not exist."""
+    """Return what `get` does; 404 where there is no such page."""
     try:
         return get()
-    except KeyError as error:
+    except MissingPageError as error:
         raise HTTPException(404, f"there is no {error.args[0]!r} here") from error
 
 

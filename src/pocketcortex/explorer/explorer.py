@@ -3,7 +3,6 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +13,10 @@ from pocketcortex.explorer import recipes
 from pocketcortex.explorer.background import Background
 from pocketcortex.explorer.cache import NeuronCache, default_cache
 from pocketcortex.explorer.natural import NaturalImages
-from pocketcortex.explorer.neurons import Collection, Neuron
+from pocketcortex.explorer.neurons import Collection, MissingPageError, Neuron
 from pocketcortex.explorer.run_stimuli import RunStimuli
 from pocketcortex.explorer.study import N_STEPS, Study
+from pocketcortex.explorer.zoo import is_zoo, read_zoo
 
 if TYPE_CHECKING:
     from pocketcortex.explorer.circuit import OpenedModel
@@ -41,6 +41,8 @@ class Explorer:
         Folder where what was computed is kept; None for the user's cache folder.
     n_steps
         Gradient steps of the synthesized images of the population page.
+    zoo
+        Folder of a zoo's scores, ranked, for the page of that name; None for `path` if it is one.
 
     Raises
     ------
@@ -55,8 +57,12 @@ class Explorer:
         natural: NaturalImages | None = None,
         cache: str | Path | None = None,
         n_steps: int = N_STEPS,
+        zoo: str | Path | None = None,
     ) -> None:
         self.collection = Collection.open(path)
+        self.zoo_folder = Path(zoo) if zoo is not None else Path(path)
+        if zoo is not None and not is_zoo(self.zoo_folder):
+            raise InputError(f"{zoo} holds no scores of networks; name a folder of zoo score")
         self.natural = NaturalImages() if natural is None else natural
         run = None if self.collection.run is None else RunStimuli.of(self.collection.run)
         folder = default_cache() if cache is None else Path(cache)
@@ -86,22 +92,25 @@ class Explorer:
 
         Raises
         ------
-        KeyError
+        MissingPageError
             If there is none of that name.
         """
-        return self.studies[name]
+        try:
+            return self.studies[name]
+        except KeyError as error:
+            raise MissingPageError(name) from error
 
     def opened(self, name: str) -> "OpenedModel":
         """Return a neuron's model, ready to be taken apart; the latest are kept.
 
         Raises
         ------
-        KeyError
+        MissingPageError
             If there is none of that name.
         """
         from pocketcortex.explorer.circuit import OpenedModel
 
-        study = self.studies[name]
+        study = self.study(name)
         with self._lock:
             if name not in self._opened:
                 self._opened[name] = OpenedModel(study.model)
@@ -116,6 +125,7 @@ class Explorer:
         return {
             "title": self.collection.path.resolve().name,
             "n_neurons": len(rows),
+            "has_zoo": is_zoo(self.zoo_folder),
             "n_waiting": self.background.n_waiting,
             "natural": self.natural.words,
             "families": sorted({row["family"] for row in rows if row["family"]}),
@@ -129,7 +139,7 @@ class Explorer:
 
         Raises
         ------
-        KeyError
+        MissingPageError
             If there is none of that name.
         """
         study, opened = self.study(name), self.opened(name)
@@ -206,7 +216,7 @@ class Explorer:
 
         Raises
         ------
-        KeyError
+        MissingPageError
             If there is none of a name.
         """
         names = (first, second)
@@ -225,10 +235,15 @@ class Explorer:
             "python": recipes.compare(self.study(first), self.study(second)),
         }
 
-    @cached_property
     def zoo(self) -> dict[str, Any] | None:
-        """What a zoo's scores say, None where the path holds none."""
-        return None
+        """Return what a zoo's ranking says, None where there is none.
+
+        Raises
+        ------
+        InputError
+            If the scores are not ranked, or damaged.
+        """
+        return read_zoo(self.zoo_folder) if is_zoo(self.zoo_folder) else None
 
     def _row(self, study: Study) -> dict[str, Any]:
         name = study.neuron.name

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pocketcortex.core import InputError
+from pocketcortex.explorer.zoo import is_zoo
 
 if TYPE_CHECKING:
     from pocketcortex.models import CompactModel
@@ -19,6 +20,10 @@ SUFFIXES = (".pt", ".npy", ".h5", ".keras")
 _WEIGHTS = "model.safetensors"
 _CALLED = re.compile(r"(?:compact_model_)?(?P<session>.+)_neuron(?P<neuron>\d+)")
 _METRICS = ("noise-corrected r2", "r2")
+
+
+class MissingPageError(KeyError):
+    """There is no page, neuron or file of that name."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,8 @@ class Collection:
         ----------
         path
             A run folder (with ``compact/``), the folder of a V4 release, a folder of saved or
-            published models, one saved model, or a published model's file.
+            published models, one saved model, or a published model's file. A folder of a zoo's
+            scores has no neurons.
 
         Raises
         ------
@@ -140,6 +146,8 @@ class Collection:
             If there is no model there, or the run's tables cannot be read.
         """
         path = Path(path)
+        if is_zoo(path):
+            return cls(path, {})
         run = path if (path / "compact").is_dir() else None
         release = path / "data_compact_models" / "models_torch"
         models = path / "compact" if run else release if release.is_dir() else path

@@ -3,6 +3,7 @@
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 
 import uvicorn
 
@@ -56,7 +57,8 @@ def serve(
     ready(f"http://{shown}:{port}/?token={token}")
     explorer.background.start()
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        with suppress(KeyboardInterrupt):  # the way to end it
+            uvicorn.Server(config).run(sockets=[listening])
     finally:
         explorer.background.stop()
         listening.close()

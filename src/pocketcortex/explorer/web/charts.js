@@ -3,16 +3,18 @@
 import { CHANGED, INK, paint } from "./colour.js";
 import { h, number, svg } from "./dom.js";
 
-const W = 250, H = 150, LEFT = 34, RIGHT = 8, TOP = 8, BOTTOM = 32;
+const LEFT = 34, RIGHT = 8, TOP = 8, BOTTOM = 32;
 
-// Return a chart of lines [{y, colour, name}] over x; `level` is drawn as a dotted line.
-export function lineChart({ title, xLabel, x, lines, level = null, colours = null }) {
+// Return a chart of lines [{y, colour, name}] over x, or over an x of their own; `level` is drawn
+// as a dotted line.
+export function lineChart({ title, xLabel, x, lines, level = null, colours = null, wide = false }) {
+  const [W, H] = wide ? [640, 260] : [250, 150];
   const all = lines.flatMap((line) => line.y).concat(level === null ? [] : [level]).filter(Number.isFinite);
   let [low, high] = [Math.min(...all), Math.max(...all)];
   if (!(high > low)) [low, high] = [low - 1, high + 1];
   const margin = (high - low) * 0.06;
   const [bottom, top] = [low - margin, high + margin];
-  const across = (k) => LEFT + ((x[k] - x[0]) / (x[x.length - 1] - x[0] || 1)) * (W - LEFT - RIGHT);
+  const across = (k, own = x) => LEFT + ((own[k] - x[0]) / (x[x.length - 1] - x[0] || 1)) * (W - LEFT - RIGHT);
   const up = (y) => TOP + ((top - y) / (top - bottom)) * (H - TOP - BOTTOM);
   const text = (at, left, anchor, words, more = {}) => svg("text", { x: left, y: at, "text-anchor": anchor, class: "tick", ...more }, words);
   const marks = ticks(low, high).map((value) => [
@@ -24,9 +26,14 @@ export function lineChart({ title, xLabel, x, lines, level = null, colours = nul
     svg("line", { x1: LEFT, x2: LEFT, y1: TOP, y2: H - BOTTOM, class: "axis" }),
     level === null ? [] : svg("line", { x1: LEFT, x2: W - RIGHT, y1: up(level), y2: up(level), class: "level" }),
     marks, ends, text(H - 5, (LEFT + W - RIGHT) / 2, "middle", xLabel, { class: "label" }),
-    lines.map((line) => svg("polyline", { points: line.y.map((y, k) => `${across(k).toFixed(1)},${up(y).toFixed(1)}`).join(" "), fill: "none", stroke: line.colour || INK, class: "line" })),
-    lines.map((line) => line.y.map((y, k) => svg("circle", { cx: across(k).toFixed(1), cy: up(y).toFixed(1), r: colours ? 3.5 : 1.8, fill: colours && line.colour !== CHANGED ? colours[k] : line.colour || INK },
-      svg("title", {}, `${short(x[k])}: ${number(y, 3)}`)))),
+    lines.map((line) => {
+      const seen = line.y.map((y, k) => [across(k, line.x), y === null ? NaN : up(y), k]).filter((one) => Number.isFinite(one[1]));
+      return [
+        svg("polyline", { points: seen.map(([a, b]) => `${a.toFixed(1)},${b.toFixed(1)}`).join(" "), fill: "none", stroke: line.colour || INK, class: "line" }),
+        seen.map(([a, b, k]) => svg("circle", { cx: a.toFixed(1), cy: b.toFixed(1), r: colours ? 3.5 : 1.8, fill: colours && line.colour !== CHANGED ? colours[k] : line.colour || INK },
+          svg("title", {}, `${line.x ? `${line.name}, ${line.titles[k]}` : short(x[k])}: ${number(line.y[k], 3)}`))),
+      ];
+    }),
   );
   return h("figure", {}, h("figcaption", {}, title), drawn);
 }

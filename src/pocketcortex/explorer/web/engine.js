@@ -107,9 +107,11 @@ export function forward(weights, image, height, width) {
   return { filtered, maps, sizes, products, byFilter, bias, response: byFilter.reduce((a, b) => a + b, bias) };
 }
 
-// Return the response to an image and its derivative by every level.
+// Return the response to an image, its derivative by every level, and, to first order, what each
+// filter adds to the response: its output times the response's derivative by it, summed.
 export function gradient(weights, image, height, width) {
   const found = forward(weights, image, height, width);
+  const effects = [found.byFilter];
   let slope = Float32Array.from(weights.readout.values);
   for (let i = STRIDES.length - 1; i > 0; i--) {
     silence(slope, found.maps[i]);
@@ -118,15 +120,26 @@ export function gradient(weights, image, height, width) {
     const [outputs, inputs] = weights[`pointwise${i}`].shape;
     const back = new Float32Array(inputs * h2 * w2);
     mixBack(weights[`pointwise${i}`].values, slope, back, outputs, inputs, h2 * w2);
+    effects.unshift(overlap(found.filtered[i], back, inputs));
     slope = new Float32Array(inputs * h * w);
     for (let c = 0; c < inputs; c++) convolveBack(back, c * h2 * w2, h, w, weights[`depthwise${i}`].values, c * K * K, STRIDES[i], slope, c * h * w);
   }
   silence(slope, found.maps[0]);
+  effects.unshift(overlap(found.filtered[0], slope, weights.conv.shape[0]));
   const n = height * width, out = new Float32Array(3 * n);
   for (let f = 0; f < weights.conv.shape[0]; f++) {
     for (let c = 0; c < 3; c++) convolveBack(slope, f * n, height, width, weights.conv.values, (f * 3 + c) * K * K, 1, out, c * n);
   }
-  return { response: found.response, gradient: out };
+  return { response: found.response, gradient: out, effects: effects.flat() };
+}
+
+function overlap(maps, slopes, n) {
+  const size = maps.length / n;
+  return Array.from({ length: n }, (_, f) => {
+    let sum = 0;
+    for (let k = f * size; k < (f + 1) * size; k++) sum += maps[k] * slopes[k];
+    return sum;
+  });
 }
 
 function rectified(sums, bias, size) {

@@ -38,7 +38,7 @@ export async function populationPage(main, backend) {
   const toolbar = h("form", { class: "toolbar", onsubmit: (event) => event.preventDefault() },
     field("Find", search),
     field("Sort by", select("sort", Object.keys(SORTS).filter((name) => available(name, hasR2, told)).map((name) => [name, name]))),
-    field("Tiles show", select("show", Object.entries(SHOWN))),
+    field("Tiles show", select("show", Object.entries(SHOWN).filter(([kind]) => !backend.static || told.neurons.some((row) => row.pictures && row.pictures[kind])))),
     sessions.length > 1 ? field("Session", select("session", [["", "all"], ...sessions.map((one) => [one, one])])) : null,
     told.families.length ? field("Family", select("family", [["", "all"], ...told.families.map((one) => [one, one])])) : null,
     hasR2 ? field("r² at least", bound("r2", 0.05)) : null,
@@ -48,7 +48,7 @@ export async function populationPage(main, backend) {
   );
   clear(main,
     h("div", { class: "heading" }, h("h1", {}, told.title), count),
-    toolbar, grid, tray, python(told.python),
+    told.n_neurons ? toolbar : h("p", { class: "quiet" }, "There are no neurons here. ", h("a", { href: "zoo" }, "See the zoo.")), grid, tray, python(told.python),
     backend.static ? null : h("p", { class: "quiet" }, h("a", { href: backend.address("population.json") }, "this page as JSON")),
   );
   draw();

@@ -21,7 +21,7 @@ const post = async (name, what, asked) =>
 
 export const server = {
   static: false,
-  address: (path) => root + path,
+  address: (path) => (path.startsWith("data:") ? path : root + path),
   page: (name) => root + at(name, ""),
   comparePage: (a, b) => `${root}compare?a=${encodeURIComponent(a)}&b=${encodeURIComponent(b)}`,
   population: () => get("population.json"),
