@@ -23,7 +23,9 @@ from fuzz_formats import Format
 from fuzz_mutations import Case
 
 HANG_S = 20.0
-"""How long one execution may take; all files are small."""
+"""How long one execution may compute, in seconds of the processor; all files are small."""
+STUCK_S = 600.0
+"""How long one may take by the clock, as one that waits for something does."""
 GROWTH_BYTES = 2 * 2**30
 """Most that a process's address space may grow by."""
 _MAX_FAILURES = 20
@@ -111,7 +113,7 @@ def _scratch() -> Iterator[Path]:
 
 def _watch(worker: Any, state: Any, receiver: Any, outcome: Outcome) -> str | None:
     """Wait for a worker and hear what it says; return how it ended if that was no good end."""
-    last, since = -1.0, time.monotonic()
+    last, since, spent = -1.0, 0.0, 0.0
     while True:
         with contextlib.suppress(EOFError):
             while receiver.poll(0.1):
@@ -122,8 +124,8 @@ def _watch(worker: Any, state: Any, receiver: Any, outcome: Outcome) -> str | No
             break
         worker.join(0.1)
         if state[0] != last:
-            last, since = state[0], time.monotonic()
-        elif time.monotonic() - since > HANG_S:
+            last, since, spent = state[0], time.monotonic(), _spent(worker.pid)
+        elif _spent(worker.pid) - spent > HANG_S or time.monotonic() - since > STUCK_S:
             worker.kill()
             worker.join()
             return f"no answer in {HANG_S:.0f} s"
@@ -132,6 +134,15 @@ def _watch(worker: Any, state: Any, receiver: Any, outcome: Outcome) -> str | No
     if worker.exitcode < 0:
         return f"killed by {signal.Signals(-worker.exitcode).name}"
     return f"ended with code {worker.exitcode}"
+
+
+def _spent(process: int) -> float:
+    """Return how many seconds of the processor a process has had, 0 for one that is gone."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _work(

@@ -462,7 +462,7 @@ MOMENTS = {  # a stage that has removed its checkpoint starts anew, so that come
     Moment("os.remove", "*/labels.partial/mark.json", 1): "labels",
     Moment("os.rename", f"*/students.partial/{SAVE}.partial", 2): "students",
     Moment("os.rename", f"*/students.partial/{SAVE}.partial", 3, signal.SIGINT): "students",
-    Moment("os.rename", "*/students.partial/shared.partial", 1): "students",
+    Moment("os.rename", "*/students.partial/shared.safetensors.partial", 1): "students",
     Moment("os.remove", f"*/students.partial/{SAVE}", 1): "students",
     Moment("os.rename", "*/pruned.partial/d_neuron001/config.json.partial", 1): "pruned",
     Moment("os.rename", "*/pruned.partial", 1): "pruned",

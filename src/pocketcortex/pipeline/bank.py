@@ -3,10 +3,12 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -156,7 +158,7 @@ def save_bank(bank: Bank, folder: Path) -> Path:
     Returns the folder of this bank below `folder`, named by its content.
     """
     path = folder / f"bank-{bank.stimuli.fingerprint[:16]}"
-    if path.exists():
+    if _is_whole(path):
         return path
     partial = path.with_name(f"{path.name}.{uuid4().hex}.partial")
     partial.mkdir(parents=True)
@@ -166,9 +168,32 @@ def save_bank(bank: Bank, folder: Path) -> Path:
         {"fingerprint": part.fingerprint, "digests": [part.digests[k] for k in _probes(part)]}
         for part in bank.parts
     ]
-    write_json(partial / "bank.json", {"n_sources": len(bank.kept), "parts": parts})
-    os.replace(partial, path)
+    known = {"n_sources": len(bank.kept), "parts": parts}
+    write_json(partial / "bank.json", known | {"sha256": _sha256(partial, known)})
+    shutil.rmtree(path, ignore_errors=True)  # of a damaged one
+    try:
+        os.replace(partial, path)
+    except OSError:
+        if not _is_whole(path):
+            raise
+        shutil.rmtree(partial)  # another process was first
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a saved bank's files are as they were written."""
+    try:
+        known = json.loads((path / "bank.json").read_text())
+        return bool(known.pop("sha256") == _sha256(path, known))
+    except (OSError, LookupError, TypeError, ValueError, AttributeError):
+        return False
+
+
+def _sha256(path: Path, known: dict[str, Any]) -> str:
+    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
+    for number in range(known["n_sources"]):
+        digest.update((path / f"source{number:03d}.npy").read_bytes())
+    return digest.hexdigest()
 
 
 def load_bank(path: Path, inputs: RunInputs, config: StudentsConfig, seed: int) -> Bank:
@@ -179,6 +204,8 @@ def load_bank(path: Path, inputs: RunInputs, config: StudentsConfig, seed: int) 
     InputError
         If a source is not what it was when the bank was saved.
     """
+    if not _is_whole(path):
+        raise InputError(f"{path}, the list of images to distil with, was damaged; start again")
     saved = json.loads((path / "bank.json").read_text())
     sets = _sources(inputs, config, seed)
     kept = [read_array(path / f"source{n:03d}.npy") for n in range(saved["n_sources"])]

@@ -7,9 +7,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
-import safetensors.torch
 import torch
 from jaxtyping import Float, UInt8
+from safetensors import SafetensorError
 
 from pocketcortex.compress import (
     layer_statistics,
@@ -26,6 +26,7 @@ from pocketcortex.models import (
     published_shared_models,
     shared_outputs,
 )
+from pocketcortex.models._tensor_files import read_tensors_whole, write_tensors
 from pocketcortex.pipeline.config import CompactConfig, StudentsConfig
 from pocketcortex.pipeline.progress import progress_bar
 from pocketcortex.pipeline.scores import medians, score_table
@@ -225,7 +226,7 @@ def shared_models(
         for size in sizes:
             path = folder / shared_file(kind, size)
             checkpoint = folder / f"{path.stem}.{CHECKPOINT}"
-            if not path.exists():
+            if not _is_whole(path):
                 distil_size(stages, folder, checkpoint, labels, kind, size, n_images)
             checkpoint.unlink(missing_ok=True)
             filters = _filters_of_size(stages.config.students, size)
@@ -385,18 +386,24 @@ def _shared(
 
 
 def _save_shared(network: SharedCompactModel, path: Path) -> None:
-    partial = path.with_suffix(".partial")
-    state = {k: v.cpu().contiguous() for k, v in network.state_dict().items()}
-    safetensors.torch.save_file(state, partial)
-    partial.replace(path)
+    write_tensors(path, network.state_dict())
 
 
 def _load_shared(stages: Stages, path: Path, filters: Sequence[int]) -> SharedCompactModel:
     size = stages.bank.stimuli.image_size
     with torch.random.fork_rng(devices=[]):  # what it draws is replaced
         network = SharedCompactModel(filters, stages.inputs.n_usable, size)
-    network.load_state_dict(safetensors.torch.load_file(path))
+    network.load_state_dict(read_tensors_whole(path)[0])
     return network.eval()
+
+
+def _is_whole(path: Path) -> bool:
+    """Return whether a file of tensors is there as it was written."""
+    try:
+        read_tensors_whole(path)
+    except (OSError, InputError, SafetensorError):
+        return False
+    return True
 
 
 def _save_models(

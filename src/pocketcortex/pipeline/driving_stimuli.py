@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import UInt8
 
-from pocketcortex.core import StimulusSet
+from pocketcortex.core import InputError, StimulusSet, read_arrays, whole_file
 from pocketcortex.pipeline.progress import progress_bar
 from pocketcortex.pipeline.simulated_causal import predictions
 from pocketcortex.pipeline.stimuli import (
@@ -137,20 +137,18 @@ def _synthesized(
             own = job.listed[first : first + _MODELS_A_PART]
             path = folder / f"part{first:05d}.npz"
             try:
-                with np.load(path) as saved:
-                    groups.append(Synthesized(**{name: saved[name] for name in saved.files}))
+                groups.append(Synthesized(**read_arrays(path)))
                 advance(len(own))
                 continue
-            except (OSError, ValueError, EOFError):
+            except (InputError, TypeError):  # none, cut short or altered
                 pass
             seed = int(np.random.SeedSequence([job.seed, first]).generate_state(1)[0])
             made = synthesize(
                 own, n_starts=n_starts, n_steps=n_steps, seed=seed, minimize=minimize,
                 grayscale=grayscale, constraint=constraint, device=job.device, advance=advance,
             )  # fmt: skip
-            with path.with_suffix(".tmp").open("wb") as file:
+            with whole_file(path) as file:
                 np.savez(file, **vars(made))
-            path.with_suffix(".tmp").replace(path)
             groups.append(made)
     return Synthesized(*(
         np.concatenate([getattr(group, name) for group in groups])

@@ -5,6 +5,7 @@ import json
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,16 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from pocketcortex.core import InputError, RunFolder, StimulusSet, provenance, write_json
+from pocketcortex.core import (
+    InputError,
+    RunFolder,
+    StimulusSet,
+    explained_writes,
+    provenance,
+    read_arrays,
+    whole_file,
+    write_json,
+)
 from pocketcortex.data import read_bank
 from pocketcortex.pipeline.chain import opened_teachers
 from pocketcortex.pipeline.progress import progress_bar, say
@@ -176,15 +186,16 @@ class _Remembered:
         self._predict, self._folder = predict, folder
 
     def __call__(self, stimuli: StimulusSet) -> Float[np.ndarray, "..."]:
-        path = self._folder / f"{stimuli.fingerprint}.npy"
-        if path.exists():
-            return np.asarray(np.load(path, allow_pickle=False))
+        path = self._folder / f"{stimuli.fingerprint}.npz"
+        try:
+            return read_arrays(path)["predicted"]  # its checksum is read too
+        except (InputError, LookupError):  # none, cut short or altered
+            pass
         predicted = self._predict(stimuli)
-        self._folder.mkdir(exist_ok=True)
-        unfinished = path.with_suffix(".part")
-        with unfinished.open("wb") as file:
-            np.save(file, predicted)
-        unfinished.replace(path)
+        with explained_writes("predictions", self._folder.parent):
+            self._folder.mkdir(exist_ok=True)
+            with whole_file(path) as file:
+                np.savez(file, predicted=predicted)
         return predicted
 
 
@@ -227,8 +238,9 @@ def _is_done(out: Path, key: str) -> bool:
 def _start(partial: Path, key: str, seed: int) -> None:
     """Empty the folder to work in, unless a call with the same inputs left something there."""
     path = partial / "inputs.json"
-    if path.exists() and json.loads(path.read_text()).get("key") == key:
-        return
+    with suppress(OSError, ValueError, AttributeError):
+        if json.loads(path.read_text()).get("key") == key:
+            return
     found = [entry for entry in partial.iterdir() if entry.name != ".lock"]
     if found and not path.exists():
         raise InputError(f"{partial}, to work in, holds something else; choose another --out")
