@@ -19,7 +19,7 @@ from pocketcortex.core.writing import explained_writes, sync, whole_file
 
 MANIFEST = "manifest.json"
 FAILED = "failed.json"
-_INPUTS = "inputs.json"
+INPUTS = "inputs.json"
 _PACKAGES = ("pocketcortex", "torch", "numpy", "scipy", "scikit-learn")
 
 
@@ -185,10 +185,10 @@ def _worked(
     partial: Path, key: str, wanted: Mapping[str, Any], work: Callable[[Path], object]
 ) -> str:
     """Fill a stage's unfinished folder, its manifest last; return the digest of its files."""
-    if read_json_object(partial / _INPUTS) != {"key": key}:
+    if read_json_object(partial / INPUTS) != {"key": key}:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        write_json(partial / _INPUTS, {"key": key})
+        write_json(partial / INPUTS, {"key": key})
     for left in (partial / MANIFEST, partial / FAILED):  # of a try that was damaged or failed
         if left.exists():
             left.unlink()
@@ -228,7 +228,7 @@ def _verified_digest(folder: Path, key: str) -> str | None:
 
 def hash_files(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder, manifest apart, by its path there."""
-    skipped = {folder / MANIFEST, folder / _INPUTS}
+    skipped = {folder / MANIFEST, folder / INPUTS}
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p not in skipped)
     hashes = {}
     for path in paths:

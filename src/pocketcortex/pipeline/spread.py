@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from pocketcortex.core import InputError, PocketcortexError, map_array, write_json
+from pocketcortex.core import InputError, PocketcortexError, map_array, new_array_file, write_json
 from pocketcortex.core.runs import MANIFEST, read_json_object
 from pocketcortex.pipeline import compression
 from pocketcortex.pipeline.bank import answers_to, label_ranges, save_bank
@@ -22,7 +22,7 @@ from pocketcortex.pipeline.opening import config_of, open_backbone, resolve_devi
 from pocketcortex.pipeline.progress import say
 from pocketcortex.pipeline.scheduler import Scheduler
 from pocketcortex.pipeline.stages import Stages, join_groups
-from pocketcortex.pipeline.tasks import TaskFolder, drop_tasks, plan_tasks
+from pocketcortex.pipeline.tasks import TaskFolder, drop_tasks, keep_only_tasks, plan_tasks
 from pocketcortex.training import new_students, student_groups
 from pocketcortex.zoo import FeatureStore
 
@@ -89,6 +89,7 @@ class Spread:
 
     def teacher(self, folder: Path) -> None:
         """Compute the sessions' features, then train the groups of members."""
+        keep_only_tasks(folder)
         sessions = (*self._stages.inputs.train, self._stages.inputs.validation)
         wanted = {f"features-{k:03d}": (k,) for k in range(len(sessions))}
         self._do(folder, "features", features_task, wanted)
@@ -99,6 +100,7 @@ class Spread:
 
     def mapping(self, folder: Path, teacher: Path) -> None:
         """Map the teacher to each test session's neurons."""
+        keep_only_tasks(folder)
         tests = self._stages.inputs.tests
         tasks = {test.name: (k, str(teacher.resolve())) for k, test in enumerate(tests)}
         counts = {}
@@ -110,13 +112,14 @@ class Spread:
 
     def labels(self, folder: Path, teacher: Path, mapping: Path) -> None:
         """Compute the teacher's responses to the bank, some thousands of images a task."""
+        keep_only_tasks(folder)
         bank = self._stages.bank
         ranges = label_ranges(bank, _IMAGES_A_TASK[self._device])
         paths = (str(teacher.resolve()), str(mapping.resolve()))
         tasks = {f"part{k}-rows{a:09d}": (k, a, b, *paths) for k, a, b in ranges}
         parts = self._do(folder, "teacher's responses", labels_task, tasks, bank=True)
         shape = (len(bank.stimuli), self._stages.inputs.n_usable)
-        responses = np.lib.format.open_memmap(folder / "teacher.npy", "w+", np.float32, shape)
+        responses = new_array_file(folder / "teacher.npy", np.float32, shape)
         start = 0
         for part in parts:
             rows = map_array(part / "rows.npy")
@@ -127,6 +130,7 @@ class Spread:
 
     def students(self, folder: Path, labels: Path) -> None:
         """Distil the shared network as one task, separate students a group a task."""
+        keep_only_tasks(folder)
         settings, where = self._stages.config.students, str(labels.resolve())
         if settings.kind == "shared":
             tasks: dict[str, tuple[Any, ...]] = {"shared": (where, [])}
@@ -143,6 +147,7 @@ class Spread:
 
     def pruned(self, folder: Path, labels: Path, of_students: Path) -> None:
         """Prune each neuron's student as a task."""
+        keep_only_tasks(folder)
         paths = (str(labels.resolve()), str(of_students.resolve()))
         tasks = {
             name: (*paths, [k]) for k, name in enumerate(compression.model_names(self._stages))
@@ -153,6 +158,7 @@ class Spread:
 
     def compact(self, folder: Path, labels: Path, of_pruned: Path) -> None:
         """Train the pruned models further, a group a task."""
+        keep_only_tasks(folder)
         models = compression.load_models(self._stages, of_pruned)
         groups = self._groups(models, self._stages.config.compact.n_fixed)
         paths = (str(labels.resolve()), str(of_pruned.resolve()))
@@ -166,6 +172,7 @@ class Spread:
         self, folder: Path, labels: Path, sizes: Sequence[int], n_images: int | None = None
     ) -> None:
         """Train shared models of several sizes, each as a task, and score them here."""
+        keep_only_tasks(folder)
         where = str(labels.resolve())
         tasks = {
             f"{kind}-{size}": (where, kind, size, n_images)

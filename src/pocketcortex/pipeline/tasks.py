@@ -12,8 +12,8 @@ from socket import gethostname
 from typing import Any
 from uuid import uuid4
 
-from pocketcortex.core import write_json
-from pocketcortex.core.runs import MANIFEST, hash_files
+from pocketcortex.core import sync, write_json
+from pocketcortex.core.runs import INPUTS, MANIFEST, hash_files
 
 TASKS = "tasks"
 _PLAN = "tasks.json"
@@ -104,6 +104,8 @@ class TaskFolder:
         return own
 
     def _publish(self, attempt: Path) -> None:
+        for path in (*attempt.rglob("*"), attempt):
+            sync(path)
         write_json(attempt / MANIFEST, {"files": hash_files(attempt)})
         if self.path.exists() and not self.is_whole():
             os.replace(self.path, self.path.with_name(f"{self.name}.{uuid4().hex}.damaged"))
@@ -132,5 +134,13 @@ def planned_tasks(stage: Path) -> list[TaskFolder]:
 
 
 def drop_tasks(stage: Path) -> None:
-    """Take the tasks' folders away, once the stage holds what was in them."""
-    shutil.rmtree(stage / TASKS)
+    """Take the tasks' folders away, if there are any, once the stage holds what was in them."""
+    if (stage / TASKS).exists():
+        shutil.rmtree(stage / TASKS)
+
+
+def keep_only_tasks(stage: Path) -> None:
+    """Take away what a try without tasks left in a stage's folder that is being filled."""
+    for path in stage.iterdir():
+        if path.name not in (TASKS, INPUTS):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
