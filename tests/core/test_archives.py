@@ -241,10 +241,10 @@ def test_refuses_image_bombs() -> None:
     with pytest.raises(InputError, match="resized is 100 x 50000"):
         decode_image(thin, "x.png", size=100, max_pixels=10_000)
     huge = GREY.replace((6).to_bytes(4) + (4).to_bytes(4), (20_000).to_bytes(4) * 2)
-    with pytest.raises(InputError, match=r"too many pixels|cannot be decoded"):
+    with pytest.raises(InputError, match=r"too many pixels|cannot be decoded|claims"):
         decode_image(huge, "x.png")
     buffer = io.BytesIO()
-    Image.new("L", (6, 4)).save(buffer, format="BMP")
+    Image.new("RGB", (6, 4)).save(buffer, format="BMP")
     claim = bytearray(buffer.getvalue())
     claim[18:26] = (3000).to_bytes(4, "little") * 2
     with pytest.raises(InputError, match=r"claims 3000 x 3000 pixels in a file of \d+ bytes"):
@@ -384,5 +384,5 @@ def test_only_formats_that_run_nothing_are_decoded() -> None:
     """Pillow would hand PostScript to Ghostscript, which runs what the file says."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, format="EPS")
-    with pytest.raises(InputError, match="cannot be decoded"):
+    with pytest.raises(InputError, match="cannot be decoded .* none of JPEG"):
         decode_image(buffer.getvalue(), "x.png")

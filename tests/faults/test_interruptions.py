@@ -91,7 +91,7 @@ def test_interrupted_twice_in_the_middle_of_a_stage_it_goes_on(tmp_path: Path) -
             pass
         process.send_signal(signal.SIGINT)
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
+        assert process.wait(60) in (130, -signal.SIGINT)  # the latter while it ends by itself
         words = process.stderr.read()
     assert words.count("\n") == 1
     assert words.startswith("pocketcortex: interrupted")

@@ -303,6 +303,8 @@ def index_tar(path: str | Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> 
                     raise tarfile.ReadError("no end-of-archive mark after the last member")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; a tar of images was expected there") from None
+    except InputError:
+        raise
     except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(
             f"{path} is not a tar file, or is damaged or truncated ({in_brief(error)}); fetch it "

@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pocketcortex.core.errors import InputError, in_brief
 
@@ -69,6 +69,11 @@ def decode_picture(
         ) from error
     except InputError:
         raise
+    except UnidentifiedImageError as error:
+        raise InputError(
+            f"image {name} cannot be decoded (its start is of none of {', '.join(FORMATS)}); "
+            "replace it by a JPEG or PNG file"
+        ) from error
     except Exception as error:  # of a damaged file, Pillow's readers raise almost anything
         raise InputError(
             f"image {name} cannot be decoded ({in_brief(error)}); replace it by a JPEG or PNG file"

@@ -41,9 +41,12 @@ def read_model(path: Path, what: str, read: Callable[[Path], Model]) -> Model:
     try:
         return read(path)
     except InputError as error:
-        raise InputError(f"{path.name}: {in_brief(error)}") from error
+        raise InputError(f"{path.name}: {in_brief(error, 1000)}") from error
     except Exception as error:  # damaged files make the formats' readers raise almost anything
-        raise InputError(f"{path.name} is not a readable {what}: {in_brief(error)}") from error
+        lacks = "it lacks " if isinstance(error, LookupError) else ""
+        raise InputError(
+            f"{path.name} is not a readable {what}: {lacks}{in_brief(error)}"
+        ) from error
 
 
 def read_member(path: Path, name: str) -> bytes:
@@ -164,5 +167,5 @@ def _dataset(file: h5py.File, name: str, plain: set[str]) -> np.ndarray:
 def _is_hard(file: h5py.File, place: str) -> bool:
     try:
         return bool(file.id.links.get_info(place.encode()).type == h5py.h5l.TYPE_HARD)
-    except KeyError:
+    except (KeyError, RuntimeError):
         return False

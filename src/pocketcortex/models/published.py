@@ -1,6 +1,7 @@
 """Read the published compact models (`.pt`, `.npy`, `.h5`, `.keras`) without trusting the files."""
 
 import io
+import pickle
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -125,7 +126,13 @@ def from_keras_arrays(arrays: Sequence[np.ndarray]) -> CompactModel:
 
 
 def _read_pt(path: Path) -> list[np.ndarray]:
-    state: Mapping[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: Mapping[str, torch.Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own words advise to run what the file says
+        raise InputError(
+            "not a readable compact model: it holds pickled objects, which are not read since they "
+            "may run code"
+        ) from error
     if sum(t.numel() for t in state.values()) * 8 > MAX_FILE_BYTES:
         raise InputError("tensors are too large for a compact model")
     get = {name.removeprefix("layers."): t.double().numpy() for name, t in state.items()}
