@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,10 +28,17 @@ def run(
     device: Device = "auto",
     scheduler: Scheduler = "local",
     retry: Retry = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything; tell what is left and what it takes."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Go from recordings to compact models and a report."""
-    _run(settings_of(config, seed), out, device, as_json, scheduler, retry)
+    if dry_run:
+        _estimate(settings_of(config, seed), out, device, as_json, scheduler)
+    else:
+        _run(settings_of(config, seed), out, device, as_json, scheduler, retry)
 
 
 def demo(out: Out = Path("runs/demo"), device: Device = "auto", as_json: Json = False) -> None:
@@ -68,6 +75,42 @@ def _run(
     counts = {name: f"{n:,.0f}" for name, n in summary["n_parameters"].items()}
     typer.echo("parameters: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
     typer.echo(f"report: {summary['report']}")
+
+
+def _estimate(settings: "RunConfig", out: Path, device: str, as_json: bool, scheduler: str) -> None:
+    from pocketcortex.pipeline import estimate_run
+
+    estimate = estimate_run(settings, out, device=device, scheduler=scheduler)
+    told = estimate.as_dict()
+    if as_json:
+        typer.echo(json.dumps(told, allow_nan=False))
+        return
+    typer.echo(
+        f"{'stage':<10} {'CPU time':>10} {'on the clock':>12} {'memory':>10} {'disk':>10}  tasks"
+    )
+    for stage in estimate.stages:
+        if stage.is_done:
+            typer.echo(f"{stage.name:<10} {'done':>10}")
+            continue
+        typer.echo(
+            f"{stage.name:<10} {_time(stage.cpu_seconds):>10} {_time(stage.seconds):>12} "
+            f"{_bytes(stage.memory_bytes):>10} {_bytes(stage.disk_bytes):>10}  {stage.n_tasks}"
+        )
+    typer.echo(
+        f"left: {_time(told['seconds'])} with {estimate.n_workers} workers of "
+        f"{estimate.n_threads} threads, on CPUs; memory a process {_bytes(told['memory_bytes'])}; "
+        f"disk {_bytes(told['disk_bytes'])}"
+    )
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.0f} h"
+
+
+def _bytes(n: int) -> str:
+    return f"{n / 2**20:,.0f} MiB" if n < 2**30 else f"{n / 2**30:,.1f} GiB"
 
 
 def _score(score: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from pocketcortex.pipeline.causal import CausalCounts, CausalSession, make_causal_session
 from pocketcortex.pipeline.cluster_profile import ClusterProfile, read_cluster_profile
 from pocketcortex.pipeline.config import RunConfig, demo_config, read_config
+from pocketcortex.pipeline.estimate import RunEstimate, StageEstimate, estimate_run
 from pocketcortex.pipeline.ingest import ingest
 from pocketcortex.pipeline.loop import propose
 from pocketcortex.pipeline.opening import resolve_device
@@ -32,12 +33,15 @@ __all__ = [
     "LocalScheduler",
     "LoopConfig",
     "RunConfig",
+    "RunEstimate",
     "RunStatus",
     "Scheduler",
+    "StageEstimate",
     "StageStatus",
     "compress",
     "compress_shared",
     "demo_config",
+    "estimate_run",
     "fit_ensemble",
     "ingest",
     "make_causal_session",
