@@ -288,7 +288,9 @@ def test_none_or_several_sessions_of_a_role_are_refused(tmp_path: Path, role: st
     for file in tmp_path.glob("*.npz"):
         file.unlink()
     none = {name: one for name, one in given.items() if one.role != role}
-    assert f"0 sessions with images have the role '{role}'" in refused(tmp_path, none)
+    told = refused(tmp_path, none)
+    assert f"0 sessions with images have the role '{role}'" in told
+    assert "cut in three by its images" in told
 
 
 @pytest.mark.parametrize(

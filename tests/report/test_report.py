@@ -2,6 +2,7 @@ import html
 import itertools
 import re
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,8 @@ from pocketcortex.core import InputError
 from pocketcortex.metrics import StimulusRoles, causal_effects, population_effects
 from pocketcortex.plots import CompactWeights
 from pocketcortex.report import ReportContent, page, write_report
+from pocketcortex.report.figures import report_figures
+from pocketcortex.report.files import content_tables
 
 MODELS = {"teacher": 0.5, "compact": 0.4, "published": 0.42}
 EVIL = "<script>alert('1')</script>"
@@ -127,22 +130,61 @@ def test_page_is_self_contained_and_well_formed(written):
     assert not re.search(r"https?://|//cdn|url\(|@import|<script|<link", source)
 
 
-def test_figures_and_scores_lie_beside_the_page(written):
+def test_figures_and_tables_lie_beside_the_page(written):
     figures = sorted(path.name for path in (written.parent / "figures").iterdir())
     assert figures == [
-        "filters_per_layer.png", "noise_corrected_r2_by_model.png",
-        "noise_corrected_r2_scatter.png", "parameters.png", "stimuli.png", "weights.png",
+        "filters_per_layer.png", "filters_per_layer.svg", "noise_corrected_r2_by_model.png",
+        "noise_corrected_r2_by_model.svg", "noise_corrected_r2_scatter.png",
+        "noise_corrected_r2_scatter.svg", "parameters.png", "parameters.svg", "stimuli.png",
+        "weights.png",
     ]  # fmt: skip
     for name in figures:
-        with Image.open(written.parent / "figures" / name) as image:
-            assert min(image.size) > 100
+        if name.endswith(".png"):
+            with Image.open(written.parent / "figures" / name) as image:
+                assert min(image.size) > 100
+        else:
+            drawing = ElementTree.parse(written.parent / "figures" / name)  # noqa: S314 - our own
+            linked = [value for node in drawing.iter() for key, value in node.attrib.items()
+                      if key.endswith("href")]  # fmt: skip
+            assert all(link.startswith("#") for link in linked)
     read = pd.read_csv(written.parent / "scores.csv", dtype={"session": str}, keep_default_na=True)
     assert np.allclose(read["value"], scores()["value"], equal_nan=True)
     assert sorted(p.name for p in written.parent.iterdir()) == [
-        "figures",
-        "report.html",
-        "scores.csv",
-    ]
+        "figures", "report.html", "scores.csv", "tables",
+    ]  # fmt: skip
+
+
+def test_tables_hold_what_figures_draw(written):
+    tables = {path.stem: pd.read_csv(path) for path in (written.parent / "tables").iterdir()}
+    assert sorted(tables) == ["filters", "medians", "parameters"]
+    compact = tables["medians"].set_index("model").loc["compact"]
+    own = scores().query("model == 'compact'")["value"]
+    assert compact["median"] == pytest.approx(own.median())
+    assert (compact["n_neurons"], compact["n_without"]) == (3, 1)
+    assert (compact["ci_low"], compact["ci_high"]) == (0.3, 0.5)
+    assert np.isnan(tables["medians"].set_index("model").loc["teacher", "ci_low"])
+    counts = tables["parameters"].set_index("model")["n_parameters"]
+    assert counts["compact"] == 12469
+    assert np.isnan(counts["published"])
+    assert tables["filters"].columns.tolist() == [*(f"layer {k}" for k in range(5)), "readout"]
+    assert tables["filters"].to_numpy().tolist() == content().filters.tolist()
+
+
+def test_tables_of_causal_tests_and_families_and_sizes(tmp_path):
+    effects = pd.DataFrame({"neuron": [0, 1], "percent": [12.5, np.nan]})
+    population = pd.DataFrame({"role": ["random"], "n_neurons": [2], "percent_mean": [12.5]})
+    sizes = pd.DataFrame({"session": ["190923"], "neuron": [0], "model": ["compact"],
+                          "n_parameters": [9]})  # fmt: skip
+    given = content(
+        causal=(effects, population), sizes=sizes,
+        family_scores=np.array([[1.0, 0.5]]), family_names=("dot", "edge"),
+    )  # fmt: skip
+    tables = content_tables(given)
+    assert tables["causal_effects"] is effects
+    assert tables["causal_population"] is population
+    assert tables["sizes"] is sizes
+    assert tables["family_scores"].to_dict("list") == {"dot": [1.0], "edge": [0.5]}
+    assert not content_tables(ReportContent("Empty", "", [], scores().iloc[:0]))
 
 
 def test_names_are_escaped(tmp_path):
@@ -249,3 +291,6 @@ def test_stimuli_and_their_causal_test_are_drawn_with_how_they_were_made(tmp_pat
     text = text_of(path)
     assert "Largest change: 4 levels rms." in text
     assert "Five repeats." in text
+    for figure in report_figures(shown):  # how many neurons or models each rests on
+        if figure.name != "parameters":
+            assert re.search(r"n = \d|\b\d+ (neurons|compact models)", figure.caption), figure.name

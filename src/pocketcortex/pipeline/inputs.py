@@ -148,7 +148,8 @@ def _chosen(recordings: Recordings, name: str | None, role: str) -> Session:
     if len(fitting) != 1:
         raise InputError(
             f"{len(fitting)} sessions with images have the role {role!r}; name one in "
-            f"recordings.{role}"
+            f"recordings.{role}. A run takes different sessions to train, validate and test, and "
+            f"there are {len(recordings)}; a single one can be cut in three by its images"
         )
     return fitting[0]
 
