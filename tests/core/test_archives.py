@@ -29,6 +29,7 @@ from pocketcortex.core import (
     read_array,
     read_arrays,
 )
+from pocketcortex.core.pictures import _webp_canvas
 
 
 def png(pixels: np.ndarray, mode: str | None = None) -> bytes:
@@ -384,5 +385,22 @@ def test_only_formats_that_run_nothing_are_decoded() -> None:
     """Pillow would hand PostScript to Ghostscript, which runs what the file says."""
     buffer = io.BytesIO()
     Image.new("RGB", (4, 4)).save(buffer, format="EPS")
-    with pytest.raises(InputError, match="cannot be decoded .* none of JPEG"):
+    with pytest.raises(InputError, match=r"cannot be decoded .* none of JPEG"):
         decode_image(buffer.getvalue(), "x.png")
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_a_webp_canvas_is_looked_at_before_pillow_makes_room_for_it(lossless: bool) -> None:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, format="WEBP", lossless=lossless)
+    content = buffer.getvalue()
+    assert _webp_canvas(content) == (7, 9)
+    assert decode_image(content, "x.webp").shape == (3, 9, 7)
+    assert _webp_canvas(GREY) is None
+    chunk = b"VP8X" + (10).to_bytes(4, "little") + bytes(4) + b"\xff\xff\x00" * 2
+    body = b"WEBP" + chunk + content[12:]
+    bomb = b"RIFF" + len(body).to_bytes(4, "little") + body
+    assert _webp_canvas(bomb) == (65536, 65536)  # 32 GiB of canvases
+    with pytest.raises(InputError, match="is 65536 x 65536, more than the 64000000 pixels"):
+        decode_image(bomb, "x.webp")

@@ -59,6 +59,9 @@ def decode_picture(
 ) -> Image.Image:
     """Return what `decode_image` returns as an RGB image of Pillow; the same arguments."""
     try:
+        if (canvas := _webp_canvas(content)) is not None:  # else Pillow makes room for it at once
+            _refuse_bomb(canvas, name, max_pixels)
+            _refuse_claim(canvas, len(content), name)
         with Image.open(io.BytesIO(content), formats=FORMATS) as image:
             _refuse_bomb(image.size, name, max_pixels)
             _refuse_claim(image.size, len(content), name)
@@ -93,6 +96,21 @@ def _refuse_bomb(size: tuple[int, int], name: str, max_pixels: int) -> None:
             f"image {name} is {height} x {width}, more than the {max_pixels} pixels allowed; "
             "make it smaller"
         )
+
+
+def _webp_canvas(content: bytes) -> tuple[int, int] | None:
+    """Return width and height as a WebP file's first chunk tells them, None for other files."""
+    if content[:4] != b"RIFF" or content[8:12] != b"WEBP" or len(content) < 30:
+        return None
+    kind = content[12:16]
+    if kind == b"VP8X":  # two numbers of 24 bits, less one
+        width, height = (int.from_bytes(content[at : at + 3], "little") + 1 for at in (24, 27))
+    elif kind == b"VP8L":  # two numbers of 14 bits, less one, behind a byte
+        both = int.from_bytes(content[21:25], "little")
+        width, height = (both & 0x3FFF) + 1, (both >> 14 & 0x3FFF) + 1
+    else:  # two numbers of 14 bits, behind a frame's tag
+        width, height = (int.from_bytes(content[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+    return width, height
 
 
 def _refuse_claim(size: tuple[int, int], n_bytes: int, name: str) -> None:

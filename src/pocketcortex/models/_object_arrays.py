@@ -77,6 +77,7 @@ def _followed(content: bytes) -> Any:
     """Return the one value that a pickle's instructions leave, made of plain values alone."""
     stack: list[Any] = []
     memo: dict[int, Any] = {}
+    argument: Any
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         name = opcode.name
         if count > _MAX_INSTRUCTIONS:

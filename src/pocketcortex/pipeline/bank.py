@@ -256,7 +256,7 @@ def label(
         for index, answers in of_part:
             rows = slice(start + int(index[0]), start + int(index[-1]) + 1)
             responses[rows] = answers
-            digest.update(responses[rows])
+            digest.update(np.ascontiguousarray(responses[rows]).data)
             advance(len(index))
             if rows.stop // _IMAGES_A_MARK > rows.start // _IMAGES_A_MARK:
                 responses.flush()
