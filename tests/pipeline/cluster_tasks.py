@@ -4,7 +4,9 @@ import os
 import time
 from pathlib import Path
 
-from pocketcortex.core import InputError
+import numpy as np
+
+from pocketcortex.core import BrainArea, InputError, Session, StimulusSet
 
 
 def doubled(x: int) -> int:
@@ -34,3 +36,14 @@ def dies_once(mark: str) -> str:
 
 def dies(x: int) -> None:
     os.kill(os.getpid(), 9)
+
+
+def recorded(n: int) -> list[BrainArea]:
+    """Return one area whose neurons sum pixels, with repeats."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (n, 3, 16, 16), dtype=np.uint8)
+    pixels = images.reshape(n, -1) / 255 - 0.5
+    signal = pixels @ rng.normal(size=(pixels.shape[1], 12))
+    noise = rng.normal(size=(n, 4, 12))
+    stimuli = StimulusSet.from_array(images)
+    return [BrainArea("lab/one", stimuli, Session("lab/one", signal[:, None] + noise, stimuli))]

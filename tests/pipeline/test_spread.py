@@ -20,6 +20,7 @@ from pocketcortex.pipeline import (
     RunConfig,
     compress,
     compress_shared,
+    compression,
     fit_ensemble,
     read_config,
     run,
@@ -181,7 +182,7 @@ def test_workers_killed_in_the_middle_change_nothing(
 def test_a_task_that_fails_is_named_and_told_by_the_folder(
     tables: dict[str, Any], in_process: Path, cluster: DaskCluster, tmp_path: Path
 ) -> None:
-    """The recordings change after the run has begun, so workers read other data."""
+    """The learning rate of one member's group is far too high."""
     out = Path(shutil.copytree(in_process, tmp_path / "run"))
     shutil.rmtree(out / "teacher")
     config = RunConfig.model_validate(tables)
@@ -197,6 +198,35 @@ def test_a_task_that_fails_is_named_and_told_by_the_folder(
     sound = RunConfig.model_validate(tables)
     fit_ensemble(sound, out, device="cpu", retry=True)
     assert contents(out, ("teacher",)) == contents(in_process, ("teacher",))
+
+
+class StoppedError(Exception):
+    """Stands in for a kill."""
+
+
+@pytest.mark.parametrize("first", ["local", "dask"])
+def test_a_stage_begun_in_one_place_ends_in_another(
+    first: str, tables: dict[str, Any], in_process: Path, cluster: DaskCluster, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What the one left in the stage's folder is not taken for the other's."""
+    places = ["local", cluster.address]
+    begun, ended = places if first == "local" else places[::-1]
+    out = Path(shutil.copytree(in_process, tmp_path / "run"))
+    shutil.rmtree(out / "students")
+    config = RunConfig.model_validate(tables)
+
+    def stops(*arguments: object) -> None:
+        raise StoppedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(compression, "write_student_agreement", stops)
+        with pytest.raises(StoppedError):
+            compress(config, out, "distil", device="cpu", scheduler=begun)
+    left = {path.name for path in (out / "students.partial").iterdir()}
+    assert ("tasks" if first == "dask" else "checkpoint.safetensors") in left
+    compress(config, out, "distil", device="cpu", scheduler=ended)
+    assert contents(out) == contents(in_process)
 
 
 @pytest.mark.slow

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pocketcortex.cli._options import Device, Json, Out
+from pocketcortex.cli._options import Device, Json, Out, Scheduler
 
 if TYPE_CHECKING:
     from pocketcortex.core import BrainArea
@@ -151,6 +152,7 @@ def score(
     download: Annotated[bool, typer.Option(help="Fetch weights that are not here.")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of all that is random.")] = 0,
     device: Device = "auto",
+    scheduler: Scheduler = "local",
     as_json: Json = False,
 ) -> None:
     """Score networks on recordings: regression and RSA, honest and as published, with intervals.
@@ -158,12 +160,12 @@ def score(
     A folder for each network and area; what is done is skipped when the command is given again.
     """
     from pocketcortex.benchmark import AreaSettings
-    from pocketcortex.pipeline import resolve_device
     from pocketcortex.pipeline.zoo_models import zoo_models
-    from pocketcortex.pipeline.zoo_scores import StreamSettings, score_zoo
+    from pocketcortex.pipeline.zoo_scores import StreamSettings
+    from pocketcortex.pipeline.zoo_spread import ZooSweep, spread_zoo
 
-    rows = zoo_models(
-        _listed(models), builders=builders, n_twins=twins, protocol=protocol.value,
+    rows = partial(
+        zoo_models, _listed(models), builders=builders, n_twins=twins, protocol=protocol.value,
         input_size=input_size, download=download,
     )  # fmt: skip
     settings = AreaSettings(
@@ -171,9 +173,10 @@ def score(
         comparison=comparison.value, n_folds=folds, n_splits=splits, n_permutations=permutations,
         n_resamples=resamples, rsa_stimuli=rsa_images,
     )  # fmt: skip
-    stream = StreamSettings(n_layers, memory_gib, resolve_device(device), keep_kernels)
-    found = read_recorded(recordings, _listed(areas), reliability, limit, seed)
-    result = score_zoo(rows, found, out, seed=seed, settings=settings, stream=stream)
+    stream = StreamSettings(n_layers, memory_gib, keep_kernels=keep_kernels)
+    found = partial(read_recorded, recordings, _listed(areas), reliability, limit, seed)
+    sweep = ZooSweep(rows, found, seed, settings, stream)
+    result = spread_zoo(sweep, out, scheduler=scheduler, device=device)
     if as_json:
         typer.echo(json.dumps(result, allow_nan=False))
     else:
