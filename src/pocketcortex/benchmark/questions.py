@@ -6,9 +6,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64
-from scipy.stats import spearmanr
+from scipy.stats import rankdata
 
-from pocketcortex.benchmark.ranking import two_sided_p
+from pocketcortex.benchmark.ranking import bootstrap_p
 from pocketcortex.core import InputError
 
 LEAST_NETWORKS = 5
@@ -66,7 +66,7 @@ def trained_minus_random(
                 "model": name, "trained": values[name], "random": random.mean(),
                 "random_low": random.min(), "random_high": random.max(), "n_seeds": len(seeds),
                 "difference": values[name] - random.mean(), "ci_low": low, "ci_high": high,
-                "p": two_sided_p(gap), "n_networks": 1,
+                "p": bootstrap_p(values[name] - float(random.mean()), gap), "n_networks": 1,
             }
         )  # fmt: skip
         gaps.append(values[name] - random.mean())
@@ -82,7 +82,7 @@ def trained_minus_random(
             "model": ALL, "trained": table["trained"].mean(), "random": table["random"].mean(),
             "random_low": np.nan, "random_high": np.nan, "n_seeds": int(table["n_seeds"].sum()),
             "difference": float(np.mean(gaps)), "ci_low": low_high[0], "ci_high": low_high[1],
-            "p": two_sided_p(mean), "n_networks": n,
+            "p": bootstrap_p(float(np.mean(gaps)), mean), "n_networks": n,
             "networks_low": over[0] if n > 1 else np.nan,
             "networks_high": over[1] if n > 1 else np.nan,
             "p_networks": _sign_flip_p(np.array(gaps), rng) if n > 1 else np.nan,
@@ -136,14 +136,12 @@ def property_effect(
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return {"n_networks": len(x), **empty, "reason": "no variation over networks"}
     tails = [(1 - level) / 2, (1 + level) / 2]
-    rho, slope = _both(x, y)
-    resampled = []
-    for _ in range(n_resamples):
-        drawn = rng.integers(len(x), size=len(x))
-        if np.ptp(x[drawn]) > 0 and np.ptp(y[drawn]) > 0:
-            resampled.append(_both(x[drawn], y[drawn]))
-    ends = np.quantile(np.array(resampled), tails, axis=0)
-    null = np.array([_both(x, rng.permutation(y))[0] for _ in range(n_resamples)])
+    rho, slope = (float(part[0]) for part in _both(x[None], y[None]))
+    drawn = rng.integers(len(x), size=(n_resamples, len(x)))
+    varied = (np.ptp(x[drawn], axis=1) > 0) & (np.ptp(y[drawn], axis=1) > 0)
+    ends = np.quantile(np.stack(_both(x[drawn[varied]], y[drawn[varied]]), axis=1), tails, axis=0)
+    orders = rng.permuted(np.tile(np.arange(len(y)), (n_resamples, 1)), axis=1)
+    null = _both(np.tile(x, (n_resamples, 1)), y[orders])[0]
     extreme = (np.abs(null) >= abs(rho) - 1e-12).sum()
     return {
         "n_networks": len(x), "spearman": rho, "ci_low": float(ends[0, 0]),
@@ -197,10 +195,22 @@ def group_means(
     return table.sort_values("mean", ascending=False, kind="stable", ignore_index=True)
 
 
-def _both(x: Float64[np.ndarray, " n"], y: Float64[np.ndarray, " n"]) -> tuple[float, float]:
-    rho = float(spearmanr(x, y).statistic)
-    centred = x - x.mean()
-    return rho, float(centred @ (y - y.mean()) / (centred @ centred))
+def _both(
+    x: Float64[np.ndarray, "n_samples n"], y: Float64[np.ndarray, "n_samples n"]
+) -> tuple[Float64[np.ndarray, " n_samples"], Float64[np.ndarray, " n_samples"]]:
+    """Return Spearman's correlation and the slope of each row."""
+    ranks = [np.asarray(rankdata(side, axis=1), dtype=np.float64) for side in (x, y)]
+    xy, xx, yy = _products(*ranks)
+    rho = xy / np.sqrt(xx * yy)
+    xy, xx, _ = _products(x, y)
+    return rho, xy / xx
+
+
+def _products(
+    x: Float64[np.ndarray, "n_samples n"], y: Float64[np.ndarray, "n_samples n"]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    a, b = (side - side.mean(axis=1, keepdims=True) for side in (x, y))
+    return (a * b).sum(axis=1), (a * a).sum(axis=1), (b * b).sum(axis=1)
 
 
 def _sign_flip_p(gaps: Float64[np.ndarray, " n"], rng: np.random.Generator) -> float:

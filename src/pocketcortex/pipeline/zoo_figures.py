@@ -27,8 +27,8 @@ LABELS = {
 
 _PROPERTIES = {
     "n_parameters": ("parameters", True),
-    "depth": ("relative depth of the chosen layer", False),
-    "dimensionality": ("effective dimensionality of the chosen layer", False),
+    "depth": ("relative depth, chosen layer", False),
+    "dimensionality": ("effective dimensionality, chosen layer", False),
 }
 _LAYER_COLUMN = {"regression": "r", "rsa": "rsa"}
 
@@ -98,7 +98,9 @@ def _panels(
     effects = effects[(effects["area"] == area) & (effects["analysis"] == analysis)]
     scatters = [
         PropertyScatter(
-            text, label, board["model"].tolist(), board[name].to_numpy(np.float64),
+            text, label,
+            board["model"].tolist() if name == "n_parameters" else [""] * len(board),
+            board[name].to_numpy(np.float64),
             board["value"].to_numpy(np.float64), board["trained"].to_numpy(bool),
             _effect_text(effects, name), log,
         )
