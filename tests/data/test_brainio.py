@@ -5,6 +5,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 import xarray as xr
@@ -165,4 +166,19 @@ def test_refuses_what_is_missing_or_no_netcdf(tmp_path: Path) -> None:
     for file in tmp_path.glob("*.csv"):
         file.unlink()
     with pytest.raises(InputError, match=r"no \.csv table of its stimulus set"):
+        read_brainio(path)
+
+
+@pytest.mark.parametrize("kind", ["external link", "soft link", "external numbers"])
+def test_a_file_that_points_elsewhere_is_refused(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path)
+    with h5py.File(path, "a") as file:
+        if kind == "external numbers":
+            file.create_dataset("other", (4,), "f4", external=[("/etc/passwd", 0, 16)])
+        else:
+            link = (
+                h5py.SoftLink("/data") if kind == "soft link" else h5py.ExternalLink("o.h5", "/x")
+            )
+            file["other"] = link
+    with pytest.raises(InputError, match="other lies elsewhere"):
         read_brainio(path)

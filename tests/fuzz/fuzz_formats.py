@@ -32,7 +32,7 @@ from fuzz_mutations import (
 from PIL import Image
 
 from pocketcortex.core import Session, StimulusSet, decode_image, map_array, read_array
-from pocketcortex.data import natural_stimuli, read_bank, read_recordings, read_v4
+from pocketcortex.data import natural_stimuli, read_areas, read_bank, read_recordings, read_v4
 from pocketcortex.metrics import StimulusRoles
 from pocketcortex.models import CompactModel, import_compact_model, import_shared_model
 from pocketcortex.pipeline import CausalSession, read_config
@@ -42,7 +42,7 @@ from pocketcortex.zoo import NetworkKernels, read_tensors
 from pocketcortex.zoo.weights import WeightsFile
 
 sys.path.append(str(Path(__file__).parents[1] / "models"))
-sys.path.append(str(Path(__file__).parents[1] / "pipeline"))
+sys.path.append(str(Path(__file__).parents[1] / "data"))
 
 
 @dataclass(frozen=True)
@@ -240,6 +240,35 @@ def _used(folder: Path) -> object:
         )
         for session in read_v4(folder).values()
     ]
+
+
+# Areas, each in the layout that tests of its reader write.
+
+
+def read_all_areas(folder: Path) -> object:
+    areas = read_areas(folder)
+    return [area.stimuli and area.stimuli.images() for area in areas]
+
+
+@register("nwb", read_all_areas, nwb=damaged)
+def nwb() -> list[Case]:
+    from test_allen_nwb import write_nwb
+
+    return [saved_by(lambda folder: write_nwb(folder / "session.nwb"))]
+
+
+@register("netcdf", read_all_areas, nc=damaged, csv=damaged_text)
+def netcdf() -> list[Case]:
+    from test_brainio import write
+
+    return [saved_by(write)]
+
+
+@register("similarities", read_all_areas, npz=damaged_zip(damaged_npy), csv=damaged_text)
+def similarities() -> list[Case]:
+    from test_mouse import similarity, write_matrices
+
+    return [saved_by(lambda folder: write_matrices(folder, {"VISp_L23": similarity()}))]
 
 
 # Weights.

@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, in_brief
 
 _MAX_LINKS = 8
 
@@ -27,9 +27,41 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
             yield file
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; an HDF5 file was expected there") from None
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as HDF5 ({reason}); fetch it again") from error
+    except InputError:
+        raise
+    except Exception as error:  # of a damaged file, HDF5 and its readers raise almost anything
+        raise InputError(
+            f"{path} cannot be read as HDF5 ({in_brief(error)}); fetch it again"
+        ) from error
+
+
+def refuse_links(path: str | Path) -> None:
+    """Refuse a file of which anything lies elsewhere, before a library follows it there.
+
+    Raises
+    ------
+    InputError
+        If it holds a link that is not a hard one, or numbers that lie in another file.
+    """
+    with opened(path) as file:
+        found: list[str] = []
+
+        def look(name: bytes, info: Any) -> None:
+            if info.type != h5py.h5l.TYPE_HARD:
+                found.append(name.decode("utf-8", "replace"))
+
+        file.id.links.visit(look, info=True)
+
+        def look_inside(name: str, entry: object) -> None:
+            if isinstance(entry, h5py.Dataset) and (entry.external or entry.is_virtual):
+                found.append(name)
+
+        file.visititems(look_inside)
+        if found:
+            raise InputError(
+                f"{path}: {found[0]} lies elsewhere (a link, or numbers in another file), where it "
+                "is not read; copy it into this file"
+            )
 
 
 def find(file: h5py.File, name: str, *, _links: int = 0) -> h5py.Group | h5py.Dataset | None:

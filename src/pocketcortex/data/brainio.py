@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
-from pocketcortex.core import BrainArea, InputError, Session, StimulusSet
+from pocketcortex.core import BrainArea, InputError, Session, StimulusSet, in_brief
 from pocketcortex.data._areas import cells_table
+from pocketcortex.data._hdf5 import refuse_links
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -122,12 +123,8 @@ def _assembly(path: Path) -> "Iterator[xr.DataArray]":
         ) from error
     if not path.is_file():
         raise InputError(f"{path} does not exist; a BrainIO assembly (.nc) was expected there")
-    try:
-        opened = xr.open_dataset(path, engine="h5netcdf")
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} cannot be read as netCDF 4 ({reason}); fetch it again") from error
-    with opened as data:
+    refuse_links(path)
+    with _explained(path), xr.open_dataset(path, engine="h5netcdf") as data:
         found = [
             str(name)
             for name, v in data.data_vars.items()
@@ -144,6 +141,19 @@ def _assembly(path: Path) -> "Iterator[xr.DataArray]":
         variable.attrs.setdefault("identifier", data.attrs.get("identifier"))
         order = ["presentation", "neuroid", *(["time_bin"] if "time_bin" in variable.dims else [])]
         yield variable.transpose(*order)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a damaged file, almost anything, into an InputError."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read as netCDF 4 ({in_brief(error)}); fetch it again"
+        ) from error
 
 
 def _windowed(
