@@ -159,7 +159,7 @@ def test_refuses_what_is_missing_or_no_netcdf(tmp_path: Path) -> None:
         read_brainio(flat, window_ms=(0.0, 1.0))
     table = tmp_path / "second.csv"
     (tmp_path / "text.nc").write_text("text")
-    with pytest.raises(InputError, match="cannot be read as netCDF 4"):
+    with pytest.raises(InputError, match="cannot be read as HDF5"):
         read_brainio(tmp_path / "text.nc", stimulus_set=table)
     with pytest.raises(InputError, match="does not exist"):
         read_brainio(tmp_path / "absent.nc", stimulus_set=table)
