@@ -41,6 +41,7 @@ from pocketcortex.training import (
     distill_students,
     embed,
     fit_members,
+    new_students,
     retrain,
 )
 from pocketcortex.training.schedule import seeded
@@ -170,7 +171,7 @@ def _separate(data: Path) -> dict[str, Any]:
 
 
 def _pruned(data: Path) -> dict[str, Any]:
-    model = seeded(SEED, lambda: CompactModel(STUDENT, (SIZE, SIZE))).eval()
+    model = new_students(1, STUDENT, (SIZE, SIZE), seed=SEED)[0].eval()
     pictures = images(600)
     with torch.inference_mode():
         parts = [model(torch.from_numpy(pictures[a : a + 50])) for a in range(0, 600, 50)]

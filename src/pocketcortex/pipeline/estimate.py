@@ -23,12 +23,21 @@ _IMAGES_A_TASK = 2_048
 # CPU seconds of one thread of an AMD EPYC, measured by `python -m benchmarks.scaling`
 # (docs/scaling.json); each is for a giga multiply-add of one forward pass, so that other networks
 # and image sizes can be told from it.
-FORWARD_S, STUDENT_S, RETRAIN_S, MEMBER_S, PRUNE_S, SYNTHESIS_S = 0.02, 0.06, 0.12, 0.06, 0.1, 0.1
-DECODE_S = 2e-3
+FORWARD_S = 0.025
+"""A backbone's or a member's features."""
+MEMBER_S = 0.079
+"""A step of a member's training."""
+STUDENT_S, RETRAIN_S = 0.2, 0.18
+"""A step of a student's and of a pruned model's training."""
+PRUNE_S = 0.3
+"""Pruning, an image of the pruning images."""
+SYNTHESIS_S = 0.14
+"""A step of an image's synthesis."""
+DECODE_S = 6e-4
 """An image of a bank decoded and cropped."""
 PRUNED_PART = 0.3
 """Multiply-adds of a pruned model as a part of its student's; it depends on the neurons."""
-FIXED_S = 5.0
+FIXED_S = 1.0
 """A stage that only draws, scores or writes, however small."""
 BASE_BYTES = 600 * 2**20
 """A process with its libraries, and the images being worked on."""
@@ -258,7 +267,7 @@ class _Costs:
         settings = self._config.stimuli
         steps = settings.n_synthesized * settings.n_synthesis_steps + 50 * settings.n_adversarial
         each = self._student * PRUNED_PART
-        seconds = self._n * each * (2 * steps * SYNTHESIS_S + settings.n_candidates * FORWARD_S)
+        seconds = self._n * each * (steps * SYNTHESIS_S + settings.n_candidates * FORWARD_S)
         n_images = settings.counts.n_stimuli(self._n)
         return _Cost(seconds, 1, settings.n_candidates * 4 * self._n, n_images * 3e4)
 
