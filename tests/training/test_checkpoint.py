@@ -55,6 +55,13 @@ def test_altered_checkpoint_is_none(tmp_path: Path, where: int) -> None:
     assert read_checkpoint(tmp_path / "c") is None
 
 
+def test_checkpoint_without_its_hash_is_none(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c", TENSORS, NUMBERS)
+    content = (tmp_path / "c").read_bytes()
+    (tmp_path / "c").write_bytes(content.replace(b'"sha256"', b'"sha255"'))
+    assert read_checkpoint(tmp_path / "c") is None
+
+
 def test_failed_write_keeps_the_older_checkpoint(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c", TENSORS, {"epoch": 1})
     with pytest.raises(TypeError):

@@ -76,3 +76,14 @@ def test_the_hub_s_cache_is_looked_into(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cut short or altered"):
         file.require("tiny")
     assert WeightsFile(("x",), hub=("lab/other", "model.safetensors")).find() is None
+
+
+def test_what_nothing_says_the_hash_of_is_not_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POCKETCORTEX_WEIGHTS", str(tmp_path / "weights"))
+    (tmp_path / "net.pth").write_bytes(b"weights")
+    file = WeightsFile(("net.pth",), (tmp_path / "net.pth").as_uri())
+    with pytest.raises(InputError, match="nothing known says what they must hash to"):
+        file.require("net", download=True)
+    assert not (tmp_path / "weights").exists()

@@ -24,8 +24,17 @@ def write_tensors(
         safetensors.torch.save_file(whole, partial, told | {_HASH: _digest(whole, told)})
 
 
-def read_tensors_whole(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a file and its notes; the hash is checked where there is one.
+def read_tensors_whole(
+    path: Path, *, of_others: bool = False
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the tensors of a file that `write_tensors` wrote, and its notes.
+
+    Parameters
+    ----------
+    path
+        The file.
+    of_others
+        Whether one without a hash, which something else wrote, will do.
 
     Raises
     ------
@@ -38,7 +47,7 @@ def read_tensors_whole(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         notes: dict[str, str] = file.metadata() or {}
     told = {name: note for name, note in notes.items() if name != _HASH}
-    if _HASH in notes and notes[_HASH] != _digest(tensors, told):
+    if not (of_others and _HASH not in notes) and notes.get(_HASH) != _digest(tensors, told):
         raise InputError(f"{path.name} was altered: its numbers have another SHA-256")
     return tensors, notes
 

@@ -299,7 +299,7 @@ class CompactModel(nn.Module):
         try:
             config: dict[str, Any] = json.loads((folder / "config.json").read_text())
             filters, image_size = config["filters"], tuple(config["image_size"])
-            weights, _ = read_tensors_whole(folder / "model.safetensors")
+            weights, _ = read_tensors_whole(folder / "model.safetensors", of_others=True)
             described = count_parameters(checked_filters(filters), image_size).total
             if described > (held := sum(t.numel() for t in weights.values())):
                 raise InputError(f"{described:,} parameters described, {held:,} numbers held")

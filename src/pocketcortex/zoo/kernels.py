@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int
 
-from pocketcortex.core import InputError, explained_writes, map_array, sync, write_json
+from pocketcortex.core import (
+    InputError,
+    explained_writes,
+    in_brief,
+    map_array,
+    sync,
+    write_json,
+)
 
 FORMAT, VERSION = "pocketcortex-kernels", 1
 ARRAYS = ("centred", "standardized", "row_means", "row_squares")
@@ -166,10 +173,12 @@ class NetworkKernels:
             altered += [] if hashes[_MANIFEST] == _digest_of(manifest) else [_MANIFEST]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{path} holds no finished kernels ({type(error).__name__}: {error}); compute anew"
+                f"{path} holds no finished kernels ({type(error).__name__}: {in_brief(error)}); compute anew"
             ) from error
         if found != (FORMAT, VERSION):
-            raise InputError(f"{path} holds {found}, expected {(FORMAT, VERSION)}; compute anew")
+            raise InputError(
+                f"{path} holds {str(found)[:100]}, expected {(FORMAT, VERSION)}; compute anew"
+            )
         if altered:
             raise InputError(f"{path}: {altered[0]} was cut short or altered; compute anew")
         arrays = {name: map_array(path / f"{name}.npy") for name in ARRAYS}

@@ -86,7 +86,13 @@ class WeightsFile:
 
     @property
     def _fetchable(self) -> bool:
-        return self.downloadable and bool(self.hub or self.address)
+        return self.downloadable and bool(self.hub or self._known_hash)
+
+    @property
+    def _known_hash(self) -> str | None:
+        """The first digits of the SHA-256 that the name or the address tells."""
+        told = (_HASH.search(name) for name in (*self.names[:1], self.address))
+        return next((match.group(1) for match in told if match), None)
 
     def _downloaded(self, network: str) -> Path:
         if not self._fetchable:
@@ -102,8 +108,8 @@ class WeightsFile:
             folder = _folders()[0]
             folder.mkdir(parents=True, exist_ok=True)
             path = folder / self.names[0]
-            torch.hub.download_url_to_file(
-                self.address, str(path), hash_prefix=_expected_hash(path), progress=False
+            torch.hub.download_url_to_file(  # nothing gets the name but what hashes to it
+                self.address, str(path), hash_prefix=self._known_hash, progress=False
             )
         except (OSError, RuntimeError) as error:
             raise InputError(
