@@ -173,7 +173,8 @@ class NetworkKernels:
             altered += [] if hashes[_MANIFEST] == _digest_of(manifest) else [_MANIFEST]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
-                f"{path} holds no finished kernels ({type(error).__name__}: {in_brief(error)}); compute anew"
+                f"{path} holds no finished kernels ({type(error).__name__}: {in_brief(error)}); "
+                "compute anew"
             ) from error
         if found != (FORMAT, VERSION):
             raise InputError(
