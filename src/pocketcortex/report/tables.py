@@ -108,7 +108,8 @@ def _cell_text(value: Any) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, float | np.floating):
-        return f"{value:.3g}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
+        number = float(value)
+        return f"{number:.3g}" if 0 < abs(number) < 0.001 else f"{number:.3f}"
     return f"{value:,}" if isinstance(value, int | np.integer) else str(value)
 
 
