@@ -41,6 +41,16 @@ class Pacer:
         until = time.monotonic() + _LONGEST
         while not self.stopped and time.monotonic() < until and self._busy():
             time.sleep(0.02)
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Do not wait, but end if the work is to end.
+
+        Raises
+        ------
+        InterruptedError
+            If it is.
+        """
         if self.stopped:
             raise InterruptedError("the explorer is closing")
 
@@ -72,6 +82,7 @@ class Background:
         self.pacer = Pacer()
         self.failures: dict[str, str] = {}
         self._waiting = list(names)
+        self._wanted: set[str] = set()
         self._lock = threading.Lock()
         self._work, self._prepare = work, prepare
         self._thread = threading.Thread(target=self._run, daemon=True, name="explorer")
@@ -97,22 +108,33 @@ class Background:
         self._thread.join(timeout)
 
     def first(self, name: str) -> None:
-        """Do one before the others, if it is still to be done."""
+        """Do one before the others and without making way, if it is still to be done.
+
+        Somebody waits for it, and so for what is under way before it.
+        """
         with self._lock:
+            self._wanted |= {name} & set(self._waiting)
             if name in self._waiting[1:]:
                 self._waiting.remove(name)
                 self._waiting.insert(min(1, len(self._waiting)), name)
 
     def _run(self) -> None:
         try:
-            self._prepare(self.pacer.pause)
+            self._prepare(self._pause)
             while (name := self._next()) is not None:
-                self.pacer.pause()
+                self._pause()
                 self._do(name)
                 with self._lock:
                     self._waiting.remove(name)
+                    self._wanted.discard(name)
         except InterruptedError:
             return
+
+    def _pause(self) -> None:
+        if self._wanted:
+            self.pacer.go_on()
+        else:
+            self.pacer.pause()
 
     def _next(self) -> str | None:
         with self._lock:
@@ -120,7 +142,7 @@ class Background:
 
     def _do(self, name: str) -> None:
         try:
-            self._work(name, self.pacer.pause)
+            self._work(name, self._pause)
         except InterruptedError:
             raise
         except Exception as error:  # one bad model must not leave the others without pictures

@@ -162,7 +162,10 @@ class Explorer:
         """Return the neuron's pictures, or that they are still being made; it is next in turn."""
         study = self.study(name)
         self.background.first(name)
-        return self._row(study) | {"looks": study.stored("looks")}
+        return self._row(study) | {
+            "looks": study.stored("looks"),
+            "failure": self.background.failures.get(name),
+        }
 
     def tuning(self, name: str) -> dict[str, Any]:
         """Return a neuron's tuning curves with nothing taken out."""

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from pocketcortex.core import InputError, map_array, read_array
-from pocketcortex.metrics import StimulusRoles
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,13 +19,13 @@ class RunStimuli:
     images
         Levels 0..255, on disk.
     roles
-        The role of each.
+        The role of each, a `metrics.StimulusRoles`.
     responses
         Of every model to every image.
     """
 
     images: UInt8[np.ndarray, "n_stimuli 3 h w"]
-    roles: StimulusRoles
+    roles: Any
     responses: Float[np.ndarray, "n_stimuli n_models"]
 
     @classmethod
@@ -41,6 +41,8 @@ class RunStimuli:
         if not (folder / "roles.parquet").is_file():
             return None
         import pandas as pd
+
+        from pocketcortex.metrics import StimulusRoles  # a second to import; only runs need it
 
         try:
             table = pd.read_parquet(folder / "roles.parquet")

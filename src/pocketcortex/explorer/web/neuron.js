@@ -71,10 +71,10 @@ export async function neuronPage(main, backend, name = nameOf()) {
   });
   drawGallery(told);
   const first = fromAddress("picture");
-  if (told.pictures) show(stored(first in OWN ? first : "synthesized_max", told));
-  else waitForLooks();
-  measure();
   drawFooled();
+  if (told.pictures) show(stored(first in OWN ? first : "synthesized_max", told));
+  else await waitForLooks().catch((error) => clear(gallery, problem(error)));
+  measure();
 
   function stored(kind, row) {
     return { label: OWN[kind] || CHANGED_NAMES[kind], url: row.pictures[kind], ask: { picture: kind }, value: null, kind };
@@ -85,6 +85,7 @@ export async function neuronPage(main, backend, name = nameOf()) {
     for (;;) {
       await new Promise((done) => setTimeout(done, 700));
       const row = await backend.looks(name);
+      if (row.failure) throw new Error(row.failure);
       if (!row.pictures) continue;
       Object.assign(told, row);
       drawGallery(told);
