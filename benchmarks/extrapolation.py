@@ -49,8 +49,7 @@ def jobs(constants: Mapping[str, Any]) -> list[Job]:
     decode = constants["decode"]["seconds"]
     backbone, member = constants["backbone"], constants["member"]
     shared, separate = constants["student_shared"], constants["student_separate"]
-    retrained, pruned = constants["retrained"], constants["pruned"]
-    zoo = constants["zoo"]
+    retrained, zoo = constants["retrained"], constants["zoo"]
     per_label = backbone["seconds"] + N_MEMBERS * member["forward_seconds"] + decode
     label_gmacs = backbone["gmacs"] + N_MEMBERS * member["gmacs"]
     groups = N_NEURONS  # students of 100 filters step alone
@@ -67,8 +66,6 @@ def jobs(constants: Mapping[str, Any]) -> list[Job]:
             N_IMAGES * (shared["seconds"] + decode),
             N_IMAGES * shared["gmacs"] * _TRAINING, N_IMAGES, 1,
         ),
-        Job("pruning, 600 images a neuron", N_NEURONS * pruned["seconds"],
-            10 * N_NEURONS * pruned["gmacs"], N_NEURONS * 600, N_NEURONS),
         Job(
             "retraining 219 pruned models on 1.2 million images",
             N_IMAGES / 10 * N_NEURONS * retrained["seconds"],
@@ -105,7 +102,9 @@ def _told(hours: float) -> str:
         return f"{hours / 8760:,.1f} years"
     if hours >= 48:
         return f"{hours / 24:,.1f} days"
-    return f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.1g} min"
+    if hours >= 1:
+        return f"{hours:.1f} h"
+    return f"{hours * 60:.0f} min" if hours * 60 >= 1 else "< 1 min"
 
 
 if __name__ == "__main__":

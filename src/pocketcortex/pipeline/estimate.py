@@ -29,7 +29,7 @@ MEMBER_S = 0.079
 """A step of a member's training."""
 STUDENT_S, RETRAIN_S = 0.2, 0.18
 """A step of a student's and of a pruned model's training."""
-PRUNE_S = 0.3
+PRUNE_S = 0.72
 """Pruning, an image of the pruning images."""
 SYNTHESIS_S = 0.14
 """A step of an image's synthesis."""
@@ -113,9 +113,9 @@ def estimate_run(
     """Read and check all inputs of a run, and return what is left to do; begin nothing.
 
     Times are of CPUs: multiply-adds counted for each stage, times seconds that were measured for
-    one. They were within a factor of two or so where they were compared with runs
-    (docs/scaling.md), and say nothing of GPUs, which take a fraction. The run folder gets its
-    configuration, which `run` then finds.
+    one; some are guesses (docs/scaling.md), so take them for the order of a run's time. They say
+    nothing of GPUs, which take a fraction. The run folder gets its configuration, which `run` then
+    finds.
 
     Parameters
     ----------
