@@ -128,7 +128,14 @@ def read_proposal(folder: str | Path) -> Proposal:
     """
     folder = Path(folder)
     facts = read_manifest(folder)
-    images = pd.DataFrame(facts.pop("images"), columns=list(COLUMNS))
+    rows = facts.pop("images", None)
+    if not isinstance(rows, list) or not all(
+        isinstance(row, dict) and isinstance(row.get("file"), str) for row in rows
+    ):
+        raise InputError(
+            f"{folder / MANIFEST} does not list images by file; take the folder as it was proposed"
+        )
+    images = pd.DataFrame(rows, columns=list(COLUMNS))
     missing = [name for name in images["file"] if not (folder / name).is_file()]
     if missing:
         raise InputError(
@@ -137,6 +144,12 @@ def read_proposal(folder: str | Path) -> Proposal:
         )
     found = StimulusSet.from_folder(folder)
     place = {name: k for k, name in enumerate(found.names)}
+    missing = [name for name in images["file"] if name not in place]
+    if missing:
+        raise InputError(
+            f"{folder / MANIFEST} names {missing[0][:100]!r}, which is no image in the folder; take "
+            "the folder as it was proposed"
+        )
     stimuli = found.take([place[name] for name in images["file"]])
     changed = [
         name
