@@ -147,8 +147,8 @@ def read_proposal(folder: str | Path) -> Proposal:
     missing = [name for name in images["file"] if name not in place]
     if missing:
         raise InputError(
-            f"{folder / MANIFEST} names {missing[0][:100]!r}, which is no image in the folder; take "
-            "the folder as it was proposed"
+            f"{folder / MANIFEST} names {missing[0][:100]!r}, which is no image in the folder; "
+            "take the folder as it was proposed"
         )
     stimuli = found.take([place[name] for name in images["file"]])
     changed = [
