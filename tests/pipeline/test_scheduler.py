@@ -115,7 +115,7 @@ def test_local_needs_no_dask() -> None:
         "except Exception as error: print(type(error).__name__, error)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=600
     )
     first, second = done.stdout.splitlines()
     assert first == "{'a': 3}"

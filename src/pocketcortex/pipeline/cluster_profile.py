@@ -86,6 +86,7 @@ class ClusterProfile(BaseModel):
             "interface": self.interface,
             "local_directory": self.local_directory,
             "job_name": "pocketcortex",
+            "scheduler_options": {"dashboard_address": ":0"},  # a free port: others may run here
             "python": self.python,
             "job_extra_directives": directives,
             "job_script_prologue": [*prologue, *self.setup],
