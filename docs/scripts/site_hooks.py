@@ -56,7 +56,20 @@ def on_page_markdown(markdown: str, *, page: Page, **_: Any) -> str:
 
 def api_page(room: str) -> str:
     """Return the page that lists everything public in one room."""
-    return f"# pocketcortex.{room}\n\n::: pocketcortex.{room}\n"
+    page = f"# pocketcortex.{room}\n\n::: pocketcortex.{room}\n"
+    for name in hidden_by_modules(room):  # the reference would take them for their modules
+        page += f"\n::: pocketcortex.{room}.{name}.{name}\n    options:\n"
+        page += "      show_root_heading: true\n      show_root_toc_entry: true\n"
+    return page
+
+
+def hidden_by_modules(room: str) -> list[str]:
+    """Return a room's public names that one of its modules bears too."""
+    folder = ROOT / "src" / "pocketcortex" / room
+    public = re.findall(
+        r'^    "(\w+)",$', (folder / "__init__.py").read_text("utf-8"), re.MULTILINE
+    )
+    return [name for name in public if (folder / f"{name}.py").exists()]
 
 
 def _equation(source: str, *_: Any, **__: Any) -> str:
