@@ -118,6 +118,9 @@ def test_explain_ranks_every_model(
     assert table["model"].tolist() == [f"neuron{k}" for k in range(N_MODELS)]
     assert sum(told["n_of_family"].values()) == N_MODELS
     assert ((table["family"] == "none") == (table["reason"] != "")).all()
+    dots = pd.read_csv(folder / "dots.csv")
+    assert len(dots) == len(table)
+    assert dots["is_detector"].sum() == told["n_dot_detectors"] == dots["rank"].notna().sum()
     for name, circuit in told["circuits"].items():
         kept = pd.read_csv(folder / f"{name}_filters.csv")
         assert len(kept) == circuit["n_kept"] <= circuit["n_filters"] == 20

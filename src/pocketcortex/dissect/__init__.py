@@ -10,6 +10,7 @@ from pocketcortex.dissect.alignment import (
 from pocketcortex.dissect.circuit import STAGES, Circuit, CircuitFilter, find_circuit
 from pocketcortex.dissect.consolidation import consolidation_table, filters_table
 from pocketcortex.dissect.describe import describe_colour_kernel, describe_kernel
+from pocketcortex.dissect.dots import DOT_RADII, dot_search
 from pocketcortex.dissect.elimination import Elimination, eliminate, flattening, lost_selectivity
 from pocketcortex.dissect.explain import Explanation, explain, probe_text
 from pocketcortex.dissect.families import NONE, Preferences, merits, preferences
@@ -32,6 +33,7 @@ from pocketcortex.dissect.tuning import Tuning, tune
 
 __all__ = [
     "AXES",
+    "DOT_RADII",
     "FAMILIES",
     "LEAST_SIZE",
     "NONE",
@@ -60,6 +62,7 @@ __all__ = [
     "consolidation_table",
     "describe_colour_kernel",
     "describe_kernel",
+    "dot_search",
     "eliminate",
     "explain",
     "filters_table",

@@ -37,6 +37,7 @@ from pocketcortex.plots import (
     figure_families,
     figure_trace,
     figure_tuning,
+    plot_dot_curves,
     plot_family_scores,
     render_figure,
 )
@@ -161,6 +162,17 @@ def family_figures(found: Preferences, names: Sequence[str]) -> dict[str, Render
     if best is not None:
         figures["figure.png"] = render_figure(figure_families(**best))
     return figures
+
+
+def dot_figure(detectors: pd.DataFrame, names: Sequence[str]) -> RenderedFigure:
+    """Return the curves of dot detectors (rows of `dot_search`, best first)."""
+    curves = detectors.filter(like="curve_")
+    radii = np.array([float(str(name).removeprefix("curve_")) for name in curves])
+    labels = [
+        f"{_short(name)}: {row['foreground']}, {row['sd_above_mean']:.1f} sd"
+        for name, row in zip(names, detectors.to_dict("records"), strict=True)
+    ]
+    return render_figure(plot_dot_curves(curves.to_numpy(np.float64), radii, labels))
 
 
 def families_drawing(

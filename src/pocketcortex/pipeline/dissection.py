@@ -7,13 +7,14 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int, UInt8
 
-from pocketcortex.core import StimulusSet
+from pocketcortex.core import InputError, StimulusSet
 from pocketcortex.dissect import (
     FAMILIES,
     Preferences,
     ReceptiveFields,
     Tuning,
     chance_field,
+    dot_search,
     explain,
     merits,
     preferences,
@@ -22,6 +23,7 @@ from pocketcortex.dissect import (
 )
 from pocketcortex.pipeline.dissected_figures import (
     circuit_figure,
+    dot_figure,
     family_figures,
     save_figure,
     tuning_figures,
@@ -104,19 +106,30 @@ def explain_all(
     Returns
     -------
     The content of ``summary.json``. Beside it: ``families.csv``, one row a model, the candidates
-    of each family ranked; ``figure.png``, the best of each; ``scores.png``; and for each model
-    explained ``NAME.txt``, ``NAME.png`` (its circuit) and ``NAME_filters.csv``.
+    of each family ranked; ``figure.png``, the best of each; ``scores.png``; ``dots.csv``, the
+    search for dot detectors, and ``dots.png``, their curves; and for each model explained, the best
+    dot detectors among them, ``NAME.txt``, ``NAME.png`` (its circuit) and ``NAME_filters.csv``.
 
     Raises
     ------
     InputError
         As for `preferences` and `explain`.
     """
+    if not 0 < keep_r2 < 1:  # before the long work, not after it
+        raise InputError(f"keep_r2 must lie between 0 and 1, got {keep_r2}")
     settings = {"bank": bank.fingerprint, "n_circuits": n_circuits, "keep_r2": keep_r2}
 
     def work(folder: Path) -> dict[str, Any]:
-        found = prefer(job, bank)
+        fields, answers = _asked_about(job, bank)
+        found = prefer(job, bank, fields, answers)
         names = list(job.models)
+        with progress_bar("dots", len(names)) as advance:
+            dots = dot_search(job.listed, fields, answers, device=job.device, advance=advance)
+        dots.assign(model=names).sort_values("rank").to_csv(folder / "dots.csv", index=False)
+        detectors = np.argsort(dots["rank"].to_numpy())[: int(dots["is_detector"].sum())]
+        if len(detectors):
+            drawn = dot_figure(dots.iloc[detectors], [names[k] for k in detectors])
+            save_figure(drawn, folder / "dots.png")
         table = found.table.assign(model=names)
         table["rank"] = np.nan
         for family in FAMILIES:
@@ -126,7 +139,8 @@ def explain_all(
         table.to_csv(folder / "families.csv", index=False)
         for file, figure in family_figures(found, names).items():
             save_figure(figure, folder / file)
-        chosen = [int(k) for family in FAMILIES for k in found.ranked(family)[:n_circuits]]
+        best = [found.ranked(family) for family in FAMILIES]
+        chosen = list(dict.fromkeys(int(k) for own in (detectors, *best) for k in own[:n_circuits]))
         natural = natural_sample(bank, N_CIRCUIT_IMAGES, job.seed)
         circuits = {}
         with progress_bar("circuits", len(chosen)) as advance:
@@ -155,6 +169,8 @@ def explain_all(
         return {
             "n_models": len(names),
             "n_of_family": table["family"].value_counts().to_dict(),
+            "n_dot_detectors": len(detectors),
+            "best_dot_detectors": [names[k] for k in detectors[:3]],
             "best": {family: [names[k] for k in found.ranked(family)[:3]] for family in FAMILIES},
             "circuits": circuits,
         }  # fmt: skip
@@ -162,11 +178,15 @@ def explain_all(
     return job.do("explain", settings, work)
 
 
-def prefer(job: StimuliJob, bank: StimulusSet) -> Preferences:
+def prefer(
+    job: StimuliJob,
+    bank: StimulusSet,
+    fields: ReceptiveFields | None = None,
+    answers: Float[np.ndarray, "n_images n_models"] | None = None,
+) -> Preferences:
     """Return what every model prefers, judged by natural images of a bank."""
-    fields = fields_of(job, bank)
-    natural = bank.take(drawn_at_random(bank, min(N_NATURAL, len(bank)), job.seed))
-    answers = predictions(job.listed, natural, job.device).astype(np.float64)
+    if fields is None or answers is None:
+        fields, answers = _asked_about(job, bank)
     few = natural_sample(bank, N_CHANCE_IMAGES, job.seed)
     rng = np.random.default_rng([job.seed, 3])
     largest = chance_field(job.listed, few, rng=rng, device=job.device)
@@ -175,6 +195,14 @@ def prefer(job: StimuliJob, bank: StimulusSet) -> Preferences:
             job.listed, fields, answers, rng=np.random.default_rng([job.seed, 2]),
             largest_field=largest, device=job.device, advance=advance,
         )  # fmt: skip
+
+
+def _asked_about(
+    job: StimuliJob, bank: StimulusSet
+) -> tuple[ReceptiveFields, Float[np.ndarray, "n_images n_models"]]:
+    """Return receptive fields, and responses to natural images drawn by the job's seed."""
+    natural = bank.take(drawn_at_random(bank, min(N_NATURAL, len(bank)), job.seed))
+    return fields_of(job, bank), predictions(job.listed, natural, job.device).astype(np.float64)
 
 
 def tuned(job: StimuliJob, k: int, fields: ReceptiveFields) -> Tuning:

@@ -10,6 +10,7 @@ from pocketcortex.plots.compression import (
     plot_score_by_filters,
 )
 from pocketcortex.plots.dissection import DotTuning, figure_dot_tuning, figure_tuning
+from pocketcortex.plots.dots import plot_dot_curves
 from pocketcortex.plots.elimination import figure_cumulative_ablation
 from pocketcortex.plots.families import figure_families, plot_family_scores
 from pocketcortex.plots.gallery import figure_gallery, figure_gallery_pairs
@@ -79,6 +80,7 @@ __all__ = [
     "plot_ablation",
     "plot_by_layer",
     "plot_colour_tuning",
+    "plot_dot_curves",
     "plot_effects",
     "plot_family_scores",
     "plot_filters_by_group",
