@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench docs tutorials clean
+.PHONY: demo test test-slow lint bench fuzz docs tutorials clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,9 @@ lint: $(VENV)/.ready  ## formatting, lint, strict types
 bench: $(VENV)/.ready  ## benchmarks: dated JSON and the table in docs/benchmarks.md
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks
+
+fuzz: $(VENV)/.ready  ## 100,000 broken files of every format; hours
+	$(BIN)/python tests/fuzz/fuzz.py -n 100000
 
 docs: $(VENV)/.ready  ## the site, into build/site/index.html; nothing is fetched
 	$(BIN)/python docs/scripts/command_line.py

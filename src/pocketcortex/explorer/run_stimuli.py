@@ -59,7 +59,7 @@ class RunStimuli:
         """Return the numbers of a role's stimuli for one model; none if there is no such role."""
         if role not in self.roles.role:
             return np.zeros(0, np.int64)
-        return self.roles.rows(role, target)
+        return np.asarray(self.roles.rows(role, target))
 
     def first(self, role: str, target: int) -> tuple[UInt8[np.ndarray, "3 h w"], float] | None:
         """Return the first stimulus of a role for a model, and the response to it."""
