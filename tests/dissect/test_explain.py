@@ -6,13 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from planted_models import CENTRE_PX, natural_images, planted
+from planted_models import CENTRE_PX, dot_model, natural_images, planted
 
 from pocketcortex.core import InputError
 from pocketcortex.dissect import (
     FAMILIES,
     NONE,
     Explanation,
+    dot_search,
     explain,
     preferences,
     probe_text,
@@ -98,3 +99,17 @@ def test_wrong_input_is_refused(found: Explanation) -> None:
     row["preferred"] = "face"
     with pytest.raises(InputError, match="family 'face' must be one of dot, edge"):
         explain(planted(), row, natural_images(4), name="n", rng=rng)
+
+
+def test_a_dot_detector_is_told_so() -> None:
+    model, natural = dot_model(), natural_images(16)
+    fields = receptive_fields([model], natural)
+    with torch.inference_mode():
+        answers = 0.1 * model(torch.from_numpy(natural)).numpy()[:, None]
+    row = preferences([model], fields, answers, rng=np.random.default_rng(0)).table.iloc[0]
+    dots = dot_search([model], fields, answers).iloc[0]
+    rng = np.random.default_rng(0)
+    told = explain(model, row, natural, name="cell", rng=rng, dots=dots)
+    assert "It is a dot detector: a white dot of radius" in told.text
+    none = explain(model, row, natural, name="cell", rng=rng)
+    assert "dot detector" not in none.text

@@ -99,7 +99,7 @@ class TestCircuit:
         assert widths[0] == pytest.approx(
             0.5 + 4.5 * np.sort(np.abs(weights))[-5] / np.abs(weights).max()
         )
-        assert any(f"the 5 largest of {len(weights)} lines" in text for text in texts(figure))
+        assert any(f"5 largest of {len(weights)} drawn" in text for text in texts(figure))
 
     @pytest.mark.parametrize("counts", [(1, 1, 1, 0, 0, 0), (12, 12, 8, 3, 3, 3)])
     def test_nothing_leaves_the_sheet_or_meets(self, counts, rng):

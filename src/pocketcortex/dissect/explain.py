@@ -36,6 +36,8 @@ class Explanation:
         The drawn stimuli that the circuit was sought with, the preferred one first.
     probes
         One row a stimulus: family, shape and parameters.
+    dots
+        Its row of `dot_search`, if asked.
     """
 
     name: str
@@ -44,12 +46,16 @@ class Explanation:
     circuit: Circuit
     stimuli: UInt8[np.ndarray, "n 3 h w"]
     probes: pd.DataFrame
+    dots: pd.Series | None = None
 
     @property
     def text(self) -> str:
         """The explanation in sentences, written from the numbers alone."""
-        parts = (self._preference(), self._tuning(), self._circuit(), self._roles(), self._doubts())
-        return " ".join(parts)
+        parts = (
+            self._preference(), self._dots(), self._tuning(), self._circuit(), self._roles(),
+            self._doubts(),
+        )  # fmt: skip
+        return " ".join(part for part in parts if part)
 
     def detects(self, one: CircuitFilter) -> str:
         """Return in words which stimulus drives the map that a filter reads most."""
@@ -68,6 +74,17 @@ class Explanation:
             f"response to natural images; the next family, {second}, reaches "
             f"{100 * others[second] / max(row['score_' + row['family']], 1e-12):.0f} % of that. "
             f"{100 * row['confidence']:.0f} % of resamples of the probes give the same family."
+        )
+
+    def _dots(self) -> str:
+        row = self.dots
+        if row is None or not row["is_detector"]:
+            return ""
+        return (
+            f"It is a dot detector: a {row['foreground']} dot of radius {row['radius_px']:.1f} px "
+            f"on grey drives it {row['sd_above_mean']:.1f} standard deviations above its mean "
+            f"response to natural images, and the largest dots give "
+            f"{100 * (1 - row['selectivity']):.0f} % of that."
         )
 
     def _tuning(self) -> str:
@@ -155,6 +172,7 @@ def explain(
     name: str,
     rng: np.random.Generator,
     keep_r2: float = 0.9,
+    dots: pd.Series | None = None,
     device: str | torch.device = "cpu",
 ) -> Explanation:
     """Return one model explained: its tuning, and the circuit behind its preference.
@@ -177,6 +195,8 @@ def explain(
         Source of the places of dots in number.
     keep_r2
         As for `find_circuit`.
+    dots
+        Its row of `dot_search`, to tell of; optional.
     device
         Where to compute.
 
@@ -199,7 +219,7 @@ def explain(
     )  # fmt: skip
     circuit = find_circuit(model, stimuli, natural, keep_r2=keep_r2, device=device)
     table = bank.table.iloc[chosen].reset_index(drop=True)
-    return Explanation(name, preference, tuning, circuit, stimuli, table)
+    return Explanation(name, preference, tuning, circuit, stimuli, table, dots)
 
 
 def _spread(answers: np.ndarray, families: pd.Series, preferred: str) -> list[int]:

@@ -147,7 +147,8 @@ def explain_all(
             for k in chosen:
                 told = explain(
                     job.listed[k], found.table.iloc[k], natural, name=names[k],
-                    rng=np.random.default_rng([job.seed, k]), keep_r2=keep_r2, device=job.device,
+                    rng=np.random.default_rng([job.seed, k]), keep_r2=keep_r2,
+                    dots=dots.iloc[k], device=job.device,
                 )  # fmt: skip
                 (folder / f"{names[k]}.txt").write_text(told.text + "\n")
                 save_figure(circuit_figure(told), folder / f"{names[k]}.png")

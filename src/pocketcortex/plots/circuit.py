@@ -288,12 +288,12 @@ def _legend(sheet: PixelSheet, link_name: str, weights: np.ndarray, n_drawn: int
         sheet.lines([[(x, y), (x + 40, y)]], [colour], [3.5])
         sheet.text(x + 48, y + 8, said, size=SMALL_SIZE)
         x += 230
-    said = "borders: effect on the response"
+    said = "borders: effect"
     if len(weights):
         limit = number_text(float(np.abs(weights).max()))
         said += f"   ·   lines: {link_name}, the widest ±{limit}"
     if n_drawn < len(weights):
-        said += f"   ·   drawn: the {n_drawn} largest of {len(weights)} lines"
+        said += f"   ·   {n_drawn} largest of {len(weights)} drawn"
     sheet.text(x, y + 8, said, size=SMALL_SIZE, color=MUTED)
 
 
