@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from pocketcortex.pipeline.zoo_scored import ScoredPair
 from pocketcortex.plots import (
     LayerCurves,
     Leaderboard,
@@ -14,9 +15,6 @@ from pocketcortex.plots import (
     TrainedRandom,
 )
 from pocketcortex.report import ReportContent, ReportTable, ZooPanels, write_report
-
-if TYPE_CHECKING:
-    from pocketcortex.pipeline.zoo_ranking import ScoredPair
 
 LABELS = {
     "regression": "Pearson's r, mean over neurons",
@@ -34,7 +32,7 @@ _LAYER_COLUMN = {"regression": "r", "rsa": "rsa"}
 
 
 def draw_figures(
-    scored: Sequence["ScoredPair"], tables: Mapping[str, pd.DataFrame]
+    scored: Sequence[ScoredPair], tables: Mapping[str, pd.DataFrame]
 ) -> list[ZooPanels]:
     """Return what is drawn of each area and analysis, in order."""
     return [
@@ -76,7 +74,7 @@ def _panels(
     area: str,
     analysis: str,
     board: pd.DataFrame,
-    scored: Sequence["ScoredPair"],
+    scored: Sequence[ScoredPair],
     tables: Mapping[str, pd.DataFrame],
 ) -> ZooPanels:
     own = {pair.model: pair for pair in scored if pair.area == area}
@@ -112,7 +110,7 @@ def _panels(
     )  # fmt: skip
 
 
-def _curves(own: Mapping[str, "ScoredPair"], board: pd.DataFrame, column: str) -> tuple[Any, Any]:
+def _curves(own: Mapping[str, ScoredPair], board: pd.DataFrame, column: str) -> tuple[Any, Any]:
     curves: dict[str, Any] = {}
     random: dict[str, list[Any]] = {}
     for row in board.to_dict("records"):
