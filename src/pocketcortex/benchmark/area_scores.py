@@ -69,7 +69,7 @@ class AreaSettings:
         If an analysis is unknown or none is asked for, or a number is out of range.
     """
 
-    analyses: tuple[Analysis, ...] = ("regression", "rsa")
+    analyses: tuple[str, ...] = ("regression", "rsa")
     comparison: Comparison = "pearson"
     n_folds: int = 2
     n_splits: int = 10

@@ -169,7 +169,7 @@ def score(
         input_size=input_size, download=download,
     )  # fmt: skip
     settings = AreaSettings(
-        analyses=tuple(_listed(analyses)),  # type: ignore[arg-type]
+        analyses=tuple(_listed(analyses)),
         comparison=comparison.value, n_folds=folds, n_splits=splits, n_permutations=permutations,
         n_resamples=resamples, rsa_stimuli=rsa_images,
     )  # fmt: skip
