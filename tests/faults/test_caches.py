@@ -123,17 +123,16 @@ def test_a_hold_ends_with_its_process(tmp_path: Path, end: str) -> None:
         assert holder.stdout is not None
         assert holder.stdin is not None
         assert holder.stdout.readline() == b"held\n"
-        waiter = os.fork()
-        if not waiter:
-            with held(path):
-                os._exit(0)
-        time.sleep(0.3)
-        assert os.waitpid(waiter, os.WNOHANG) == (0, 0)
+        # a process of its own: a fork of this one, which has threads, could wait for ever
+        waiter = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        time.sleep(2)
+        assert waiter.poll() is None
         if end == "told":
             holder.stdin.close()
         else:
             holder.kill()
-        assert os.waitpid(waiter, 0)[1] == 0
+        assert waiter.communicate(timeout=60)[0] == b"held\n"
+        assert waiter.returncode == 0
     with held(path):
         assert path.exists()
 
