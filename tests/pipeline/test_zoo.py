@@ -332,7 +332,7 @@ def test_a_pretrained_network_predicts_mouse_v1_above_its_null(
 @pytest.mark.data
 def test_published_models_are_rows(real_data: Path, tmp_path: Path) -> None:
     folder = real_data / "v4"
-    pattern = folder / "data_compact_models" / "models_torch" / "compact_model_201025_neuron?.pt"
+    pattern = folder / "data_compact_models" / "models_torch" / "compact_model_201025_neuron1*.pt"
     shared = next((folder / "data_shared_compact_models").rglob("shared*_5filters.keras"))
     rows = zoo_models([f"compact={pattern}", f"shared={shared}"])
     populations = [row.layers(row.build()) for row in rows]

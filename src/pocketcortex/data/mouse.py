@@ -228,6 +228,8 @@ def _ceilings(file: Path) -> dict[str, float]:
         return {}
     try:
         table = pd.read_csv(file)
+        if table[["area", "layer"]].isna().any(axis=None):
+            raise ValueError("a row without area or layer")
         keys = table["area"].astype(str) + "_" + table["layer"].astype(str).str.replace("/", "-")
         return dict(zip(keys, table["ceiling"].astype(float), strict=True))
     except (OSError, ValueError, KeyError) as error:
