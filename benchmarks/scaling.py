@@ -278,30 +278,5 @@ def _memory(data: Path) -> list[dict[str, int]]:
     return found
 
 
-def _zoo(data: Path) -> dict[str, Any]:
-    n = 24
-    network = build_network("resnet50@random:0")
-    stimuli = StimulusSet.from_array(images(n, 224))
-    started = time.process_time()
-    kernels = stream_kernels(network, stimuli, memory_gib=1.0)
-    seconds = (time.process_time() - started) / n
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network.network(torch.zeros(1, 3, 224, 224))
-    work = counter.get_total_flops() / 2 / _GIGA
-    return told("zoo", seconds, work, f"image, ResNet50, {len(kernels.layers)} layers, {n} images")
-
-
-MEASUREMENTS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "decode": _decode,
-    "backbone": _backbone,
-    "member": _member,
-    "student_shared": _shared,
-    "student_separate": _separate,
-    "pruned": _pruned,
-    "retrained": _retrained,
-    "synthesis_step": _synthesis,
-    "zoo": _zoo,
-}
-
 if __name__ == "__main__":
     main(Path(sys.argv[1]), sys.argv[2:])
