@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 
 from pocketcortex.core import InputError
-from pocketcortex.dissect.fields import ReceptiveFields
+from pocketcortex.dissect.fields import MODELS_AT_ONCE, PLACES, SHIFT, ReceptiveFields
 from pocketcortex.models import CompactModel, PairedStack
 from pocketcortex.stimuli import dots_of_size, plain_colours
 from pocketcortex.stimuli.drawing import BLACK, WHITE
@@ -18,10 +18,7 @@ DOT_RADII = np.array([0.013, 0.022, 0.031, 0.045, 0.0625, 0.09, 0.125, 0.18, 0.2
 
 _SMALL = 0.07  # image sides: radii below are those of small dots
 _DRIVEN_SD, _SELECTIVE = 3.0, 0.5
-_SHIFT = 0.045
-_PLACES = ((0, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _COLOURS = {"white": WHITE, "black": BLACK}
-_MODELS_AT_ONCE = 8
 
 
 def dot_search(
@@ -86,8 +83,8 @@ def dot_search(
     radii = DOT_RADII * height
     mean, sd = natural_responses.mean(axis=0), natural_responses.std(axis=0)
     rows = []
-    for first in range(0, n_models, _MODELS_AT_ONCE):
-        own = range(first, min(n_models, first + _MODELS_AT_ONCE))
+    for first in range(0, n_models, MODELS_AT_ONCE):
+        own = range(first, min(n_models, first + MODELS_AT_ONCE))
         curves, grey = _curves([models[k] for k in own], fields, own, radii, device)
         rows += [
             _row(curve, base, radii, mean[k], sd[k])
@@ -112,13 +109,13 @@ def _curves(
     size = models[0].image_size[0]
     stack = PairedStack(models).to(device)
     grey = plain_colours([(128, 128, 128)], size).images
-    middle, step = (size - 1) / 2, round(_SHIFT * size)
+    middle, step = (size - 1) / 2, round(SHIFT * size)
     shown = []
     for k in own:
         centre = np.nan_to_num([fields.x_px[k], fields.y_px[k]], nan=middle)
         images = [grey]
         for colour in _COLOURS.values():
-            for place in _PLACES:
+            for place in PLACES:
                 x, y = np.clip(centre + step * np.array(place), 0, size - 1)
                 images.append(dots_of_size(
                     radii, size, centre_px=(float(x), float(y)), foreground=colour
@@ -128,7 +125,7 @@ def _curves(
         answers = stack.responses(torch.from_numpy(np.stack(shown)).to(device))
     responses = answers.double().cpu().numpy()
     above = responses[:, 1:] - responses[:, :1]
-    by_place = above.reshape(len(own), len(_COLOURS), len(_PLACES), len(radii))
+    by_place = above.reshape(len(own), len(_COLOURS), len(PLACES), len(radii))
     return by_place.max(axis=2), responses[:, 0]
 
 

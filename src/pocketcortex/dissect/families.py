@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 
 from pocketcortex.core import InputError
-from pocketcortex.dissect.fields import ReceptiveFields
+from pocketcortex.dissect.fields import MODELS_AT_ONCE, PLACES, SHIFT, ReceptiveFields
 from pocketcortex.dissect.probes import AXES, FAMILIES, RADII, probes
 from pocketcortex.models import CompactModel, PairedStack
 from pocketcortex.stimuli import plain_colours
@@ -18,10 +18,7 @@ from pocketcortex.stimuli import plain_colours
 NONE = "none"
 """What a model without a preference is said to prefer."""
 
-_SHIFT = 0.045  # of the places around a field's centre where probes are shown, in image sides
-_PLACES = ((0, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _WORTH_A_LOOK = 0.5  # of the response to white and black that a hue must reach to be shown in full
-_MODELS_AT_ONCE = 8
 
 # Settled on one simulated animal and tried on another (examples/insilico_circuits.py).
 _PLAIN = 0.93  # colour: of the best response that a plain disc must reach
@@ -144,8 +141,8 @@ def preferences(
         raise InputError(f"probes are square; the models take {height} x {width}")
     mean, sd = natural_responses.mean(axis=0), natural_responses.std(axis=0)
     rows, images, responses = [], [], []
-    for first in range(0, n_models, _MODELS_AT_ONCE):
-        own = range(first, min(n_models, first + _MODELS_AT_ONCE))
+    for first in range(0, n_models, MODELS_AT_ONCE):
+        own = range(first, min(n_models, first + MODELS_AT_ONCE))
         asked = _Asked([models[k] for k in own], fields, list(own), device)
         for place, k in enumerate(own):
             row, shown, answers = _decide(asked, place, rng, n_resamples)
@@ -215,9 +212,9 @@ class _Asked:
         grey = self.grey[list(own), None]
         asked = list(zip(own, banks, strict=True))
         middle = self._shown(stack, np.stack([b.at(*self._place(k, 0)) for k, b in asked])) - grey
-        out = np.repeat(middle[:, None], len(_PLACES), axis=1)
+        out = np.repeat(middle[:, None], len(PLACES), axis=1)
         strong = np.stack([_strongest(row, banks[0].table["family"]) for row in middle])
-        for place in range(1, len(_PLACES)):
+        for place in range(1, len(PLACES)):
             shown = np.stack([
                 bank.at(*self._place(k, place))[some]
                 for (k, bank), some in zip(asked, strong, strict=True)
@@ -227,10 +224,10 @@ class _Asked:
 
     def _place(self, k: int, place: int) -> tuple[int, int]:
         """Return the pixel that is a place about a model's centre."""
-        step, last = round(_SHIFT * self.size), self.size - 1
+        step, last = round(SHIFT * self.size), self.size - 1
         x, y = (
             int(np.clip(c + step * way, 0, last))
-            for c, way in zip(self.centres[k], _PLACES[place], strict=True)
+            for c, way in zip(self.centres[k], PLACES[place], strict=True)
         )
         return x, y
 
@@ -269,7 +266,7 @@ def _decide(
     votes = [
         _family(
             np.array([
-                grouped[np.ix_(rng.integers(len(_PLACES), size=len(_PLACES)),
+                grouped[np.ix_(rng.integers(len(PLACES), size=len(PLACES)),
                                rng.choice(own, len(own)))].max()
                 for own in members
             ]), chromatic,
@@ -278,7 +275,7 @@ def _decide(
     shown, responses = [], []
     best: dict[str, pd.Series] = {}
     for name, own in zip(FAMILIES, members, strict=True):
-        place, at = np.unravel_index(grouped[:, own].argmax(), (len(_PLACES), len(own)))
+        place, at = np.unravel_index(grouped[:, own].argmax(), (len(PLACES), len(own)))
         of_group = np.flatnonzero(group == own[at])
         probe = int(of_group[answers[place, of_group].argmax()])
         shown.append(asked.image(k, axis, int(place), probe))

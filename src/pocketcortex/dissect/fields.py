@@ -11,6 +11,15 @@ from scipy.ndimage import gaussian_filter
 from pocketcortex.core import InputError
 from pocketcortex.models import CompactModel, PairedStack
 
+PLACES = ((0, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
+"""Where drawn stimuli are shown: a field's centre and four places around it, in `SHIFT`."""
+
+SHIFT = 0.045
+"""Distance of `PLACES` from the centre along each axis, in image sides."""
+
+MODELS_AT_ONCE = 8
+"""Models that are shown drawn stimuli as one stack."""
+
 _BLUR = 1 / 56  # of the energy, in image sides: 2 of 112 pixels
 _IMAGES_AT_ONCE = 4
 

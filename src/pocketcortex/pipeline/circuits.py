@@ -12,7 +12,12 @@ from pocketcortex.core import StimulusSet, read_array, write_json
 from pocketcortex.dissect import FAMILIES, LEAST_SIZE, explain, merits
 from pocketcortex.models import CompactModel
 from pocketcortex.pipeline.dissected_figures import circuit_drawing, families_drawing
-from pocketcortex.pipeline.dissection import N_CIRCUIT_IMAGES, natural_sample, prefer
+from pocketcortex.pipeline.dissection import (
+    N_CIRCUIT_IMAGES,
+    fields_and_answers,
+    natural_sample,
+    prefer,
+)
 from pocketcortex.pipeline.stimuli import StimuliJob
 from pocketcortex.plots import CircuitNode
 
@@ -35,7 +40,7 @@ def find_circuits(
         return
     names = [str(k) for k in range(len(models))]
     job = StimuliJob(dict(zip(names, models, strict=True)), folder, seed, device)
-    found = prefer(job, bank)
+    found = prefer(job, bank, *fields_and_answers(job, bank))
     table = found.table.assign(merit=merits(found.table))
     table.to_csv(folder / "families.csv", index=False)
     for family in FAMILIES:

@@ -120,7 +120,7 @@ def explain_all(
     settings = {"bank": bank.fingerprint, "n_circuits": n_circuits, "keep_r2": keep_r2}
 
     def work(folder: Path) -> dict[str, Any]:
-        fields, answers = _asked_about(job, bank)
+        fields, answers = fields_and_answers(job, bank)
         found = prefer(job, bank, fields, answers)
         names = list(job.models)
         with progress_bar("dots", len(names)) as advance:
@@ -182,12 +182,10 @@ def explain_all(
 def prefer(
     job: StimuliJob,
     bank: StimulusSet,
-    fields: ReceptiveFields | None = None,
-    answers: Float[np.ndarray, "n_images n_models"] | None = None,
+    fields: ReceptiveFields,
+    answers: Float[np.ndarray, "n_images n_models"],
 ) -> Preferences:
-    """Return what every model prefers, judged by natural images of a bank."""
-    if fields is None or answers is None:
-        fields, answers = _asked_about(job, bank)
+    """Return what every model prefers, from what `fields_and_answers` returns."""
     few = natural_sample(bank, N_CHANCE_IMAGES, job.seed)
     rng = np.random.default_rng([job.seed, 3])
     largest = chance_field(job.listed, few, rng=rng, device=job.device)
@@ -198,7 +196,7 @@ def prefer(
         )  # fmt: skip
 
 
-def _asked_about(
+def fields_and_answers(
     job: StimuliJob, bank: StimulusSet
 ) -> tuple[ReceptiveFields, Float[np.ndarray, "n_images n_models"]]:
     """Return receptive fields, and responses to natural images drawn by the job's seed."""
