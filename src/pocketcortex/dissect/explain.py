@@ -71,7 +71,7 @@ class Explanation:
         return (
             f"{self.name} prefers {_WITH_ARTICLE[row['family']]} ({probe_text(row)}, in "
             f"{row['axis']}), {row['sd_above_mean']:.1f} standard deviations above its mean "
-            f"response to natural images; the next family, {second}, reaches "
+            f"response to natural images; the strongest other family, {second}, reaches "
             f"{100 * others[second] / max(row['score_' + row['family']], 1e-12):.0f} % of that. "
             f"{100 * row['confidence']:.0f} % of resamples of the probes give the same family."
         )
