@@ -1,6 +1,8 @@
 """Networks against recordings: regression and representational similarity, layer by layer."""
 
-from pocketcortex.benchmark.area_scores import AreaScores, AreaSettings, neuron_draws, score_area
+from pocketcortex.benchmark.area_regression import neuron_draws
+from pocketcortex.benchmark.area_scores import AreaScores, score_area
+from pocketcortex.benchmark.area_settings import AreaSettings
 from pocketcortex.benchmark.ceilings import (
     neuron_ceilings,
     split_half_rdm_ceiling,
