@@ -98,8 +98,8 @@ def _panels(
         PropertyScatter(
             text, label,
             board["model"].tolist() if name == "n_parameters" else [""] * len(board),
-            board[name].to_numpy(np.float64),
-            board["value"].to_numpy(np.float64), board["trained"].to_numpy(bool),
+            board[name].to_numpy(np.float64), board["value"].to_numpy(np.float64),
+            board["kind"].tolist(),
             _effect_text(effects, name), log,
         )
         for name, (text, log) in _PROPERTIES.items()

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pocketcortex.core import InputError
+from pocketcortex.plots.labels import name_points
 from pocketcortex.plots.style import (
     FAINT,
     INK,
@@ -23,6 +24,8 @@ TRAINED, RANDOM, OWN = "#0072B2", "#9A9A9A", "#D55E00"
 """Colours of trained networks, of random ones, and of models of neurons."""
 
 _CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
+_MOST_NAMES = 12
+"""Beside points of one scatter."""
 _KINDS = {"trained": TRAINED, "random": RANDOM, "own": OWN}
 _LABELS = {"trained": "trained networks", "random": "random weights", "own": "models of neurons"}
 
@@ -128,15 +131,20 @@ class PropertyScatter:
     property, metric
         Labels of the axes.
     models
-        Names, written beside trained networks if they are few.
+        Names, written beside all but random networks if they are few.
     x, y
         Property and score.
-    trained
-        Which networks are trained; the others are drawn grey.
+    kinds
+        ``"trained"``, ``"random"`` or ``"own"`` (models of neurons).
     note
         Written above, such as the correlation with its interval.
     logarithmic
         Whether the property's axis is.
+
+    Raises
+    ------
+    InputError
+        If lengths differ, or a kind is unknown.
     """
 
     property: str
@@ -144,9 +152,17 @@ class PropertyScatter:
     models: Sequence[str]
     x: Float[np.ndarray, " n_models"]
     y: Float[np.ndarray, " n_models"]
-    trained: Bool[np.ndarray, " n_models"]
+    kinds: Sequence[str]
     note: str = ""
     logarithmic: bool = False
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.models), len(self.x), len(self.y), len(self.kinds)}
+        if len(lengths) > 1 or not set(self.kinds) <= set(_KINDS):
+            raise InputError(
+                f"a scatter needs one name, property, score and kind ({', '.join(_KINDS)}) for "
+                f"each network, got lengths {sorted(lengths)} and kinds {sorted(set(self.kinds))}"
+            )
 
 
 def plot_leaderboard(board: Leaderboard, *, ax: Axes | None = None) -> Axes:
@@ -278,7 +294,16 @@ def plot_property_scatter(scatter: PropertyScatter, *, ax: Axes | None = None) -
         Where to draw; by default the axes of a new figure.
     """
     ax = axes_or_new(ax, (4.6, 3.6))
-    for kind, mask in (("random", ~scatter.trained), ("trained", scatter.trained)):
+    _draw_scatter(scatter, ax)
+    ax.get_figure(root=True).draw_without_rendering()
+    _name_scatter(scatter, ax)
+    return ax
+
+
+def _draw_scatter(scatter: PropertyScatter, ax: Axes) -> None:
+    kinds = np.array(scatter.kinds)
+    for kind in reversed(_KINDS):
+        mask = kinds == kind
         if mask.any():
             ax.plot(
                 scatter.x[mask], scatter.y[mask], "o", markersize=5.5, color=_KINDS[kind],
@@ -286,21 +311,19 @@ def plot_property_scatter(scatter: PropertyScatter, *, ax: Axes | None = None) -
             )  # fmt: skip
     if scatter.logarithmic:
         ax.set_xscale("log")
-    if scatter.trained.sum() <= 8:
-        middle = np.nanmedian(scatter.x[scatter.trained]) if scatter.trained.any() else 0.0
-        for name, x, y, known in zip(
-            scatter.models, scatter.x, scatter.y, scatter.trained, strict=True
-        ):
-            if known and np.isfinite(x) and np.isfinite(y):
-                late = x > middle
-                ax.annotate(
-                    name, (x, y), (-5 if late else 5, 4), textcoords="offset points",
-                    fontsize=SMALL_SIZE - 1, color=MUTED, ha="right" if late else "left",
-                )  # fmt: skip
     ax.margins(x=0.16, y=0.14)
     label_axes(ax, scatter.property, scatter.metric)
     _title(ax, "", scatter.note)
-    return ax
+
+
+def _name_scatter(scatter: PropertyScatter, ax: Axes) -> None:
+    """Write the names, once the layout is what will be drawn."""
+    points = np.column_stack([scatter.x, scatter.y]).astype(np.float64)
+    known = np.isfinite(points).all(axis=1)
+    named = known & (np.array(scatter.kinds) != "random")
+    if named.sum() <= _MOST_NAMES:
+        names = [scatter.models[k] for k in np.flatnonzero(named)]
+        name_points(ax, names, points[named], points[known & ~named])
 
 
 def figure_zoo(
@@ -330,11 +353,16 @@ def figure_zoo(
     plot_layer_curves(curves, ax=rows[0].add_subplot(1, n_above, 1))
     if pairs is not None:
         plot_trained_random(pairs, ax=rows[0].add_subplot(1, 2, 2))
+    drawn: list[tuple[PropertyScatter, Axes]] = []
     for place, scatter in enumerate(scatters[:3]):
         ax = rows[1].add_subplot(1, len(scatters[:3]), place + 1)
-        plot_property_scatter(scatter, ax=ax)
+        _draw_scatter(scatter, axes_or_new(ax, (4.6, 3.6)))
         if place:
             ax.set_ylabel("")
+        drawn.append((scatter, ax))
+    figure.draw_without_rendering()
+    for scatter, ax in drawn:
+        _name_scatter(scatter, ax)
     return figure
 
 
@@ -359,8 +387,9 @@ def _legend(ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         legend = ax.legend(
-            handles, labels, fontsize=SMALL_SIZE, frameon=False, labelcolor=INK, handlelength=1.4
-        )
+            handles, labels, fontsize=SMALL_SIZE, facecolor="white", edgecolor="none",
+            framealpha=0.85, labelcolor=INK, handlelength=1.4,
+        )  # fmt: skip
         for text in legend.get_texts():
             text.set_parse_math(False)
 
