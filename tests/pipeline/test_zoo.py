@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from pocketcortex.cli import main
 from pocketcortex.core import BrainArea, InputError, Session, StimulusSet
 from pocketcortex.data import read_areas
 from pocketcortex.models import CompactModel, EnsembleMember, EnsembleShape
-from pocketcortex.pipeline import demo_config
+from pocketcortex.pipeline import RunConfig, demo_config
+from pocketcortex.pipeline.zoo_made_with import made_with
 from pocketcortex.pipeline.zoo_models import ZooModel, zoo_models
 from pocketcortex.pipeline.zoo_ranking import rank_zoo
 from pocketcortex.pipeline.zoo_scores import StreamSettings, score_zoo, slug
@@ -174,9 +176,98 @@ class TestModels:
         assert out.shape[:2] == (2, sum(expected))
 
 
-class TestScores:
-    def test_a_killed_sweep_goes_on_and_ends_with_the_same_numbers(
+class TestInSample:
+    """Whose responses our own models were made with is told, and such rows are not ranked."""
+
+    @pytest.mark.parametrize(
+        ("name", "seen", "unseen"),
+        [
+            ("compact_model_201025_neuron3.pt", {"201025", "190925", "210224", "210325"},
+             {"190923", "211022", "lab/one"}),
+            ("shared_compact_model_5filters.keras", {"190923", "201025", "211022", "190925"},
+             {"lab/one", "200101"}),
+        ],
+    )  # fmt: skip
+    def test_published_models_by_their_names(
+        self, name: str, seen: set[str], unseen: set[str], tmp_path: Path
+    ) -> None:
+        found = made_with([tmp_path / name])
+        assert found is not None
+        whole = recorded()
+        assert whole.session is not None
+        for session in seen | unseen:
+            own = replace(whole.session, id=session)
+            area = BrainArea(session, whole.stimuli, own)
+            assert bool(found.reason(area)) == (session in seen), session
+        square = np.ones((30, 30)) - np.eye(30)
+        assert found.reason(BrainArea("201025", whole.stimuli, rdms=square)) == ""
+
+    def test_models_of_a_run_by_its_configuration(self, tmp_path: Path) -> None:
+        run = self.run_of(tmp_path, test=("day3",))
+        models = made_with([run / "compact" / "neuron0"])
+        assert models is not None
+        assert models.as_list() == ["day1", "day2", "day3"]
+        assert made_with([tmp_path / "elsewhere"]) is None
+        (run / "teacher").mkdir()
+        (run / "teacher" / "members.safetensors").touch()
+        ensemble = made_with([run])
+        assert ensemble is not None
+        assert ensemble.as_list() == ["day1", "day2"]
+        by_role = made_with([self.run_of(tmp_path / "two", test=()) / "compact"])
+        assert by_role is not None
+        area = recorded()
+        assert area.session is not None
+        of_test = BrainArea("x", area.stimuli, replace(area.session, id="any", role="test"))
+        assert by_role.reason(of_test) == "made with sessions of role test, which any has"
+        assert by_role.reason(area) == ""
+
+    def test_a_model_of_these_neurons_has_a_score_and_no_rank(
         self, builders: Path, tmp_path: Path
+    ) -> None:
+        run = self.run_of(tmp_path, test=("lab/one",))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for k in range(2):
+                model = CompactModel((3, 4, 2, 3, 2), (16, 16))
+                torch.nn.init.normal_(model.readout)
+                model.save(run / "compact" / f"neuron{k}")
+        rows = zoo_models([f"own={run / 'compact'}", "narrow"], builders=builders, n_twins=1)
+        assert rows[0].in_sample(recorded()) == "made with responses of session lab/one"
+        assert [row.in_sample(recorded()) for row in rows[1:]] == ["", "", ""]
+        result = score_zoo(rows, [recorded()], tmp_path / "zoo", seed=0, settings=QUICK)
+        assert [(row["model"], row["area"]) for row in result["in_sample"]] == [("own", "lab/one")]
+        ranked = rank_zoo(tmp_path / "zoo")
+        for name, board in ranked["leaderboards"].items():
+            last = board[-1]
+            assert (last["model"], last["rank"], last["as_good_as_best"]) == ("own", None, False)
+            assert last["reason"] == "not ranked: made with responses of session lab/one"
+            assert last["ci_low"] <= last["value"] <= last["ci_high"], name
+            assert [row["rank"] for row in board[:-1]] == [1, 2, 3]
+        pairs = pd.read_parquet(tmp_path / "zoo" / "rank" / "pairs.parquet")
+        assert "own" not in {*pairs["first"], *pairs["second"]}
+        assert {row["model"] for row in ranked["trained_random"]} == {"narrow", "(all)"}
+        page = (tmp_path / "zoo" / "rank" / "report.html").read_text()
+        assert "not ranked: made with responses of session lab/one" in page
+        alone = score_zoo(rows[:1], [recorded()], tmp_path / "one", seed=0, settings=QUICK)
+        assert alone["in_sample"]
+        assert rank_zoo(tmp_path / "one")["leaderboards"]["lab/one, rsa"][0]["rank"] is None
+
+    @staticmethod
+    def run_of(folder: Path, test: tuple[str, ...]) -> Path:
+        """Return a folder with a run's configuration."""
+        run = folder / "run"
+        run.mkdir(parents=True)
+        recordings = {
+            "path": "sessions", "train": ["day1"], "validation": "day2", "test": list(test),
+        }  # fmt: skip
+        config = demo_config().model_dump() | {"recordings": recordings}
+        (run / "config.json").write_text(RunConfig.model_validate(config).model_dump_json())
+        return run
+
+
+class TestScores:
+    def test_a_killed_sweep_goes_on_and_ends_with_the_same_bytes(
+        self, builders: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         area = recorded()
         assert area.session is not None
@@ -184,7 +275,8 @@ class TestScores:
         area.session.save(tmp_path / "lab" / "one.npz")
         words = [
             "zoo", "score", "--models", "*", "--twins", "9", "--builders", str(builders),
-            "--recordings", str(tmp_path / "lab"), *QUICK_WORDS, "--device", "cpu", "--json",
+            "--recordings", str(tmp_path / "lab"), "--limit", "26", "--n-layers", "3",
+            *QUICK_WORDS, "--device", "cpu", "--json",
         ]  # fmt: skip
         killed, whole = tmp_path / "killed", tmp_path / "whole"
         child = subprocess.Popen(
@@ -195,7 +287,7 @@ class TestScores:
         )  # fmt: skip
         try:
             end = time.monotonic() + 240
-            while len(list(killed.glob("scores/*/*/manifest.json"))) < 3:
+            while len(list(killed.glob("scores/*/*/manifest.json"))) < 8:
                 assert child.poll() is None, "the sweep ended before it was killed"
                 assert time.monotonic() < end, "no score within four minutes"
                 time.sleep(0.02)
@@ -203,14 +295,22 @@ class TestScores:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
         before = {p: p.stat().st_mtime_ns for p in killed.glob("scores/*/*/manifest.json")}
-        assert 3 <= len(before) < 20
+        assert 8 <= len(before) < 20
         assert not (killed / "scores.parquet").exists()
         assert main([*words, "--out", str(killed)]) == 0
+        finished = json.loads(capsys.readouterr().out)
+        assert (finished["n_pairs"], finished["n_done_before"]) == (20, len(before))
         assert main([*words, "--out", str(whole)]) == 0
+        assert json.loads(capsys.readouterr().out)["n_done_before"] == 0
         after = {p: p.stat().st_mtime_ns for p in killed.glob("scores/*/*/manifest.json")}
         assert len(after) == 20
         assert {p: after[p] for p in before} == before  # what was done is not done again
-        pd.testing.assert_frame_equal(tables(killed), tables(whole))
+        assert tables(whole)["model"].nunique() == 20
+        names = ["scores.parquet", "scores.csv", "failed.json"]
+        names += [f"{p.relative_to(whole)}" for p in whole.glob("scores/*/*/*.parquet")]
+        assert len(names) == 3 + 20 * 2
+        for name in names:
+            assert (killed / name).read_bytes() == (whole / name).read_bytes()
         for path in sorted(whole.glob("scores/*/*/samples.npz")):
             with np.load(path) as one, np.load(killed / path.relative_to(whole)) as other:
                 for name in one.files:

@@ -1,12 +1,27 @@
-"""Every architecture of the table, untrained: built, run on two images, its layers counted."""
+"""Every architecture of the table, untrained: built, run, its layers counted and scored.
+
+Scores are those of `pocketcortex zoo score`: streamed kernels of all layers, regression and RSA,
+honest and published, on twelve simulated neurons of V4. With POCKETCORTEX_ZOO_SWEEP naming a folder
+they are kept there, and networks that are there already are not run again.
+"""
 
 import gc
+import os
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
-from pocketcortex.zoo import build_network, list_networks, network_layers
+from pocketcortex.benchmark import AreaSettings
+from pocketcortex.core import BrainArea
+from pocketcortex.data import insilico_recordings
+from pocketcortex.pipeline.zoo_models import zoo_models
+from pocketcortex.pipeline.zoo_scores import StreamSettings, score_zoo, slug
+from pocketcortex.zoo import NetworkKernels, build_network, list_networks, network_layers
 
 CANNOT: dict[str, str] = {}
 """Networks that cannot be built or run today, with the reason that they give. None."""
@@ -56,3 +71,68 @@ def test_an_architecture_runs(name: str) -> None:
         smaller = published(IMAGES)
     assert isinstance(smaller, Tensor)
     assert smaller.isfinite().all()
+
+
+N_IMAGES, N_NEURONS = 16, 12
+SIDE = 96
+"""Pixels given to convolutional networks; the others take those that their weights are for."""
+QUICK = AreaSettings(n_splits=2, n_permutations=1, n_resamples=20)
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    kept = os.environ.get("POCKETCORTEX_ZOO_SWEEP")
+    return Path(kept) if kept else tmp_path_factory.mktemp("zoo")
+
+
+@pytest.fixture(scope="module")
+def simulated() -> BrainArea:
+    recordings = insilico_recordings(
+        5, n_sessions=2, n_neurons=N_NEURONS, n_stimuli=N_IMAGES, n_repeats=8
+    )
+    session = recordings[list(recordings)[-1]]
+    return BrainArea("insilico/v4", session.stimuli, session)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_an_architecture_is_scored(name: str, sweep: Path, simulated: BrainArea) -> None:
+    known = next(spec for spec in list_networks() if spec.name == name)
+    side = SIDE if known.family == "convolutional" else None
+    rows = zoo_models([f"{name}@random:0"], input_size=side)
+    out = sweep / slug(name)
+    how = StreamSettings(keep_kernels=True)
+    result = score_zoo(rows, [simulated], out, seed=0, settings=QUICK, stream=how)
+    assert not result["failed"]
+    scores = pd.read_parquet(out / "scores.parquet")
+    over = scores[scores["statistic"].isin(["mean", "area"])]
+    pairs = set(zip(over["analysis"], over["protocol"], strict=True))
+    assert pairs == {(a, p) for a in ("regression", "rsa", "rsr") for p in ("honest", "published")}
+    assert over["value"].between(-1, 1).all(), over[["analysis", "protocol", "value", "reason"]]
+    assert (over["reason"] == "").all()
+    assert np.isfinite(scores.loc[scores["statistic"] == "", "value"]).all()
+
+    (folder,) = (out / "kernels").glob("*/*/kernels.json")
+    kernels = NetworkKernels.load(folder.parent)
+    (of_layers,) = out.glob("scores/*/*/layers.parquet")
+    layers = pd.read_parquet(of_layers)
+    assert layers["layer"].tolist() == list(kernels.layers)
+    assert not kernels.reasons
+    assert len(layers) + len(kernels.duplicates) >= 18
+    varies = _varies(kernels)
+    np.testing.assert_array_equal(np.isfinite(layers["r"]), varies)
+    np.testing.assert_array_equal(np.isfinite(layers["r_published"]), varies)
+    np.testing.assert_array_equal(np.isfinite(layers["rsa"]), varies & _has_patterns(kernels))
+    assert layers.loc[varies, ["r", "r_published"]].abs().to_numpy().max() <= 1
+    gc.collect()
+
+
+def _varies(kernels: NetworkKernels) -> Bool[np.ndarray, " n_layers"]:
+    """Return which layers do not answer all images alike, from their kernels alone."""
+    return np.array([kernel.trace() > 0 for kernel in kernels.standardized])
+
+
+def _has_patterns(kernels: NetworkKernels) -> Bool[np.ndarray, " n_layers"]:
+    """Return which layers have units that answer each image differently from one another."""
+    size = kernels.n_features[:, None] * kernels.row_means**2 + kernels.row_squares
+    return (kernels.n_features > 1) & (kernels.row_squares > 1e-12 * size).all(axis=1)

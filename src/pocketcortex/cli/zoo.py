@@ -277,12 +277,17 @@ def _print_scores(result: Mapping[str, Any]) -> None:
     )
     for name, why in result["failed"].items():
         typer.echo(f"{name} was passed over: {why}", err=True)
+    for row in result["in_sample"]:
+        typer.echo(f"{row['model']} on {row['area']} is no test: {row['why']}", err=True)
 
 
 def _print_ranks(result: Mapping[str, Any]) -> None:
     for name, board in result["leaderboards"].items():
         typer.echo(name)
         _print_rows(board, ("rank", "model", "value", "ci_low", "ci_high", "as_good_as_best"))
+        for row in board:
+            if row["in_sample"]:
+                typer.echo(f"{row['model']} is not ranked: {row['in_sample']}", err=True)
     typer.echo(f"tables, figures and report.html in {result['out']}")
 
 

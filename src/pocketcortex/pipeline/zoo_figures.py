@@ -9,6 +9,7 @@ import pandas as pd
 
 from pocketcortex.pipeline.zoo_scored import ScoredPair
 from pocketcortex.plots import (
+    IN_SAMPLE,
     LayerCurves,
     Leaderboard,
     PropertyScatter,
@@ -56,8 +57,8 @@ def write_zoo_report(
         ReportContent(
             title="Networks ranked against recordings",
             subtitle=(
-                f"{board['model'].nunique()} networks, {board['area'].nunique()} areas, seed "
-                f"{record['seed']}"
+                f"{_counted(board['model'].nunique(), 'network')}, "
+                f"{_counted(board['area'].nunique(), 'area')}, seed {record['seed']}"
             ),
             headline=_headline(tables),
             scores=pd.DataFrame(columns=_SCORE_COLUMNS),
@@ -83,7 +84,8 @@ def _panels(
     drawn = Leaderboard(
         f"{area}, {analysis}\n(honest protocol, 95 % intervals)", label, board["model"].tolist(),
         board["value"].to_numpy(np.float64),
-        board[["ci_low", "ci_high"]].to_numpy(np.float64), board["kind"].tolist(),
+        board[["ci_low", "ci_high"]].to_numpy(np.float64),
+        board["kind"].where(board["in_sample"] == "", IN_SAMPLE).tolist(),
         float(ceilings.median()) if len(ceilings) else None,
     )  # fmt: skip
     curves, random = _curves(own, board, _LAYER_COLUMN[analysis])
@@ -94,12 +96,13 @@ def _panels(
         pairs = _trained_random(rows, board, area, label) if len(rows) else None
     effects = tables["properties"]
     effects = effects[(effects["area"] == area) & (effects["analysis"] == analysis)]
+    fair = board[board["in_sample"] == ""]
     scatters = [
         PropertyScatter(
             text, label,
-            board["model"].tolist() if name == "n_parameters" else [""] * len(board),
-            board[name].to_numpy(np.float64), board["value"].to_numpy(np.float64),
-            board["kind"].tolist(),
+            fair["model"].tolist() if name == "n_parameters" else [""] * len(fair),
+            fair[name].to_numpy(np.float64), fair["value"].to_numpy(np.float64),
+            fair["kind"].tolist(),
             _effect_text(effects, name), log,
         )
         for name, (text, log) in _PROPERTIES.items()
@@ -115,7 +118,7 @@ def _curves(own: Mapping[str, ScoredPair], board: pd.DataFrame, column: str) -> 
     random: dict[str, list[Any]] = {}
     for row in board.to_dict("records"):
         layers = own[row["model"]].layers
-        if column not in layers:
+        if column not in layers or row["in_sample"]:
             continue
         known = layers[layers[column].notna()]
         curve = (known["depth"].to_numpy(np.float64), known[column].to_numpy(np.float64))
@@ -141,6 +144,7 @@ def _trained_random(
         f"{whole['ci_high']:+.3f})"
         + (f",\nmean of {int(whole['n_networks'])} networks" if whole["n_networks"] > 1 else "")
     )
+    note = _signed(note)
     return TrainedRandom(
         "", label, each["model"].tolist(), each["trained"].to_numpy(np.float64),
         by_name.loc[each["model"], ["ci_low", "ci_high"]].to_numpy(np.float64), random, note,
@@ -156,7 +160,16 @@ def _effect_text(effects: pd.DataFrame, name: str) -> str:
                 f"{row['networks']}: ρ = {row['spearman']:+.2f} ({row['ci_low']:+.2f} to "
                 f"{row['ci_high']:+.2f}), n = {row['n_networks']}"
             )
-    return "\n".join(told)
+    return _signed("\n".join(told))
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _signed(numbers: str) -> str:
+    """Return numbers with minus signs where they have hyphens."""
+    return numbers.replace("-", "−")
 
 
 def _headline(tables: Mapping[str, pd.DataFrame]) -> list[tuple[str, Any, str]]:
@@ -165,7 +178,7 @@ def _headline(tables: Mapping[str, pd.DataFrame]) -> list[tuple[str, Any, str]]:
     for (area, analysis), part in list(board.groupby(["area", "analysis"], sort=False))[:3]:
         best = part.iloc[0]
         value = None if pd.isna(best["value"]) else float(best["value"])
-        note = f"{best['ci_low']:.3f} to {best['ci_high']:.3f}; {area}, {analysis}"
+        note = _signed(f"{best['ci_low']:.3f} to {best['ci_high']:.3f}") + f"; {area}, {analysis}"
         tiles.append(
             (f"best: {best['model']}", value, note if value is not None else best["reason"])
         )
@@ -175,8 +188,9 @@ def _headline(tables: Mapping[str, pd.DataFrame]) -> list[tuple[str, Any, str]]:
             tiles.append(
                 (
                     f"trained − random, {row['area']}, {row['analysis']}",
-                    f"{row['difference']:+.3f}",
-                    f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}, {row['n_networks']} networks",
+                    _signed(f"{row['difference']:+.3f}"),
+                    _signed(f"{row['ci_low']:+.3f} to {row['ci_high']:+.3f}")
+                    + f", {_counted(row['n_networks'], 'network')}",
                 )
             )
     return tiles
@@ -192,8 +206,9 @@ def _report_tables(tables: Mapping[str, pd.DataFrame]) -> list[ReportTable]:
         "leaderboard": (
             "Leaderboards",
             ["area", "analysis", "rank", "model", "value", "ci_low", "ci_high", "rank_low",
-             "rank_high", "ceiling", "null", "depth", "as_good_as_best"],
-            "Rank with its interval; as good as the best: not told apart from it after correction.",
+             "rank_high", "ceiling", "null", "depth", "as_good_as_best", "reason"],
+            "Rank with its interval; as good as the best: not told apart from it after correction. "
+            "Without a rank: models of neurons made with the responses that they are scored on.",
         ),
         "trained_random": (
             "Trained against random weights",

@@ -35,9 +35,10 @@ def rank_zoo(
     """Rank the networks of a folder that :func:`score_zoo` filled, and return the summary.
 
     Everything goes by the honest protocol. Regression is resampled over images and neurons
-    together, the rest over images. Fills ``rank``: ``leaderboard``, ``pairs``, ``trained_random``,
-    ``properties``, ``groups`` and ``models`` as CSV, ``figures``, ``report.html``,
-    ``summary.json``.
+    together, the rest over images. Models of neurons that have seen an area's responses are listed
+    after the others, without a rank, and enter no comparison. Fills ``rank``: ``leaderboard``,
+    ``pairs``, ``trained_random``, ``properties``, ``groups`` and ``models`` as CSV, ``figures``,
+    ``report.html``, ``summary.json``.
 
     Parameters
     ----------
@@ -138,22 +139,39 @@ def _rank_area(
         sizes = {len(pair.samples.get("contributions", ())) for pair in pairs}
         if len(sizes) == 1 and sizes != {0}:
             shares = np.stack([pair.samples["contributions"] for pair in pairs])
+    fair = np.array([not pair.in_sample for pair in pairs])
+    compared = np.where(fair, samples, np.nan)
     board, tests = rank_models(
-        names, values, samples, rng=rng, contributions=shares, correction=correction
-    )
+        names, np.where(fair, values, np.nan), compared, rng=rng, contributions=shares,
+        correction=correction,
+    )  # fmt: skip
     models = _models(pairs, rows, extra)
-    board = board.merge(models.drop(columns="value"), on="model")
+    board = _with_unranked(board.merge(models.drop(columns="value"), on="model"), pairs, rows)
     of_model = dict(zip(names, values, strict=True))
     resampled = {
-        name: samples[:, k] for k, name in enumerate(names) if np.isfinite(samples[:, k]).all()
+        name: compared[:, k] for k, name in enumerate(names) if np.isfinite(compared[:, k]).all()
     }
     twins = _twins(pairs, resampled)
     out = {"leaderboard": board, "pairs": tests, "models": models}
     if twins:
         out["trained_random"] = trained_minus_random(of_model, resampled, twins, rng=rng)
-    out["properties"] = _property_table(models, rng)
-    out["groups"] = _group_table(models, rng)
+    out["properties"] = _property_table(models[fair], rng)
+    out["groups"] = _group_table(models[fair], rng)
     return out
+
+
+def _with_unranked(
+    board: pd.DataFrame, pairs: Sequence[ScoredPair], rows: Sequence[Mapping[str, Any]]
+) -> pd.DataFrame:
+    """Return the leaderboard with the scores of models that are not ranked, and the reasons."""
+    board = board.copy()
+    for pair, row in zip(pairs, rows, strict=True):
+        if pair.in_sample:
+            own = board["model"] == pair.model
+            for name in ("value", "ci_low", "ci_high"):
+                board.loc[own, name] = _number(row.get(name))
+            board.loc[own, "reason"] = f"not ranked: {pair.in_sample}"
+    return board
 
 
 def _models(
@@ -165,6 +183,7 @@ def _models(
     table = table.rename(columns={"name": "model"})
     table["trained"] = ~table["weights"].str.startswith("random:")
     table["kind"] = [_kind(pair.about["model"]) for pair in pairs]
+    table["in_sample"] = [pair.in_sample for pair in pairs]
     for name in ("value", "depth", "dimensionality", "ceiling", "null"):
         table[name] = [_number(row.get(name)) for row in rows]
     table = table.drop(columns="weights")
@@ -220,7 +239,7 @@ def _group_table(models: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame
     trained = models[models["trained"]]
     words = [
         name
-        for name in models.columns.drop(["model", "trained_name", "kind"])
+        for name in models.columns.drop(["model", "trained_name", "kind", "in_sample"])
         if not pd.api.types.is_numeric_dtype(models[name])
     ]
     parts = [
@@ -251,7 +270,7 @@ def _summary(
 ) -> dict[str, Any]:
     board = tables["leaderboard"]
     kept = ["rank", "model", "value", "ci_low", "ci_high", "rank_low", "rank_high", "ceiling",
-            "null", "depth", "as_good_as_best", "reason"]  # fmt: skip
+            "null", "depth", "as_good_as_best", "reason", "in_sample"]  # fmt: skip
     boards = {
         f"{area}, {analysis}": [plain(row) for row in part[kept].to_dict("records")]
         for (area, analysis), part in board.groupby(["area", "analysis"], sort=False)

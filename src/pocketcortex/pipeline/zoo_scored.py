@@ -42,6 +42,11 @@ class ScoredPair:
         """Name of the network."""
         return str(self.about["model"]["name"])
 
+    @property
+    def in_sample(self) -> str:
+        """Why its scores are no fair comparison, "" if they are."""
+        return str(self.about.get("in_sample", ""))
+
     @cached_property
     def table(self) -> pd.DataFrame:
         """Its scores."""

@@ -75,8 +75,9 @@ def score_zoo(
     preprocessing with input size, layers, the area's content, settings and seed. So a sweep that
     was killed goes on with the first pair that is missing, and ends with the same numbers. Areas
     with the same images share one pass through each network. A network that cannot be built is
-    told under ``failed`` and passed over. At the end ``scores.parquet`` and ``scores.csv`` hold all
-    pairs in one table.
+    told under ``failed`` and passed over; where one of our own models has seen the responses that
+    it is scored on, that is told under ``in_sample``. At the end ``scores.parquet`` and
+    ``scores.csv`` hold all pairs in one table.
 
     Parameters
     ----------
@@ -131,7 +132,15 @@ def score_zoo(
         table = pd.concat([pd.read_parquet(path / "scores.parquet") for path in done])
         write_table(table, folder.path, "scores")
         write_json(folder.path / "failed.json", failed)
-        return _summary(table, folder.path, seed, len(done), n_skipped, failed)
+        seen = [
+            {"area": area.id, "model": model.spec.name, "why": model.in_sample(area)}
+            for model in models
+            for area in areas
+            if model.in_sample(area)
+        ]
+        return _summary(table, folder.path, seed, len(done), n_skipped, failed) | {
+            "in_sample": seen
+        }
 
 
 def _score_network(
@@ -176,6 +185,8 @@ def _score_network(
             "n_layers": flow.n_layers, "preprocessing": asdict(network.preprocessing),
             "area": area_digest(area), "settings": asdict(how), "seed": seed,
         }  # fmt: skip
+        if model.made_with is not None:  # told beside the scores
+            inputs["made_with"] = model.made_with.as_list()
         name = f"{SCORES}/{slug(model.spec.name)}/{slug(area.id)}"
         path, skipped = folder.stage(name, json.loads(json.dumps(inputs)), work)
         say(f"{model.spec.name} on {area.id}: " + ("done before" if skipped else "done"))
@@ -214,6 +225,7 @@ def _about(model: ZooModel, network: Network, area: BrainArea) -> dict[str, Any]
         | {"trained_name": model.trained_name, "n_parameters": network.n_parameters},
         "preprocessing": asdict(network.preprocessing),
         "network_key": network.key,
+        "in_sample": model.in_sample(area),
         "area": {
             "id": area.id, "species": area.species, "area": area.area, "layer": area.layer,
             "n_stimuli": area.n_stimuli, "n_neurons": area.n_neurons, "note": area.note,

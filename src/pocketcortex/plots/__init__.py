@@ -32,6 +32,7 @@ from pocketcortex.plots.tuning import (
 )
 from pocketcortex.plots.weights import CompactWeights, figure_weights
 from pocketcortex.plots.zoo import (
+    IN_SAMPLE,
     LayerCurves,
     Leaderboard,
     PropertyScatter,
@@ -44,6 +45,7 @@ from pocketcortex.plots.zoo import (
 )
 
 __all__ = [
+    "IN_SAMPLE",
     "MODEL_COLOURS",
     "CircuitNode",
     "CompactWeights",

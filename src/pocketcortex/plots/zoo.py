@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from pocketcortex.core import InputError
 from pocketcortex.plots.labels import name_points
@@ -24,10 +26,17 @@ TRAINED, RANDOM, OWN = "#0072B2", "#9A9A9A", "#D55E00"
 """Colours of trained networks, of random ones, and of models of neurons."""
 
 _CURVES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#000000")
+_FEW_DECADES = 100
+"""Ratio of a logarithmic axis' ends below which more than its powers of ten are written."""
 _MOST_NAMES = 12
 """Beside points of one scatter."""
-_KINDS = {"trained": TRAINED, "random": RANDOM, "own": OWN}
-_LABELS = {"trained": "trained networks", "random": "random weights", "own": "models of neurons"}
+IN_SAMPLE = "in sample"
+"""Kind of models of neurons that have seen the responses they are scored on."""
+_KINDS = {"trained": TRAINED, "random": RANDOM, "own": OWN, IN_SAMPLE: OWN}
+_LABELS = {
+    "trained": "trained networks", "random": "random weights", "own": "models of neurons",
+    IN_SAMPLE: "models of these neurons (in sample, no rank)",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +54,8 @@ class Leaderboard:
     intervals
         Lower and upper ends.
     kinds
-        ``"trained"``, ``"random"`` or ``"own"`` (models of neurons).
+        ``"trained"``, ``"random"``, ``"own"`` (models of neurons), or `IN_SAMPLE` (models of
+        neurons that have seen the responses they are scored on), drawn hollow.
     ceiling
         Noise ceiling, None or NaN if not known.
 
@@ -185,10 +195,7 @@ def plot_leaderboard(board: Leaderboard, *, ax: Axes | None = None) -> Axes:
             ax.text(0, place, "–", va="center", ha="center", color=MUTED, fontsize=SMALL_SIZE)
             continue
         ax.plot(ends, [place, place], color=colour, linewidth=1.6, solid_capstyle="butt")
-        ax.plot(
-            value, place, "o", markersize=5.5, color=colour, markeredgecolor="white",
-            markeredgewidth=0.7, zorder=3,
-        )  # fmt: skip
+        ax.plot(value, place, **_mark(kind), zorder=3)
     ax.axvline(0, color=FAINT, linewidth=1, zorder=0)
     if board.ceiling is not None and np.isfinite(board.ceiling):
         ax.axvline(board.ceiling, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
@@ -305,13 +312,16 @@ def _draw_scatter(scatter: PropertyScatter, ax: Axes) -> None:
     for kind in reversed(_KINDS):
         mask = kinds == kind
         if mask.any():
-            ax.plot(
-                scatter.x[mask], scatter.y[mask], "o", markersize=5.5, color=_KINDS[kind],
-                markeredgecolor="white", markeredgewidth=0.7, label=_LABELS[kind],
-            )  # fmt: skip
+            ax.plot(scatter.x[mask], scatter.y[mask], **_mark(kind), label=_LABELS[kind])
     if scatter.logarithmic:
         ax.set_xscale("log")
     ax.margins(x=0.16, y=0.14)
+    if scatter.logarithmic:
+        low, high = ax.get_xlim()
+        steps = (1, 2, 5) if high < _FEW_DECADES * low else (1,)
+        ax.xaxis.set_major_locator(LogLocator(subs=steps))
+        ax.xaxis.set_major_formatter(EngFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
     label_axes(ax, scatter.property, scatter.metric)
     _title(ax, "", scatter.note)
 
@@ -375,10 +385,21 @@ def _mean_curve(
     return depth, np.mean(same, axis=0)
 
 
+def _mark(kind: str) -> dict[str, Any]:
+    """Return how a network's point is drawn: filled, hollow where its score is no test."""
+    colour, hollow = _KINDS[kind], kind == IN_SAMPLE
+    return {
+        "marker": "o", "linestyle": "none", "markersize": 5.5, "color": colour,
+        "markerfacecolor": "white" if hollow else colour,
+        "markeredgecolor": colour if hollow else "white",
+        "markeredgewidth": 1.1 if hollow else 0.7,
+    }  # fmt: skip
+
+
 def _kind_legend(ax: Axes, kinds: Sequence[str]) -> None:
     there = [kind for kind in _KINDS if kind in kinds]
     for kind in there:
-        ax.plot([], [], "o", color=_KINDS[kind], markersize=5.5, label=_LABELS[kind])
+        ax.plot([], [], **_mark(kind), label=_LABELS[kind])
     if len(there) > 1:
         _legend(ax)
 
