@@ -8,6 +8,7 @@ Three experiments; one file each below the folder, and ``circuits.json`` with al
   is the planted kind (dot, edge, curve, texture, colour) the family that is found? The rule's
   thresholds were settled on animal 101; animal 102 was seen on the way, animal 103 is the test.
 - *shuffled*: the same models with their weights shuffled within each array: none should be found.
+  And with all but the readout shuffled: a field, but random filters.
 - *filters*: circuits wired by hand into compact models beside as many filters that matter little:
   is it the planted filters that `find_circuit` keeps?
 """
@@ -29,8 +30,8 @@ from pocketcortex.dissect import (
     FAMILIES,
     NONE,
     Elimination,
-    chance_field,
     explain,
+    has_field,
     preferences,
     receptive_fields,
     shuffled_weights,
@@ -78,10 +79,10 @@ def answers(models: list[CompactModel], images: np.ndarray) -> np.ndarray:
 def found_families(models: list[CompactModel], natural: np.ndarray, seed: int) -> pd.DataFrame:
     """Return the table of preferences."""
     fields = receptive_fields(models, natural[:_N_FIELDS])
-    largest = chance_field(models, natural[:_N_CHANCE], rng=np.random.default_rng([seed, 4]))
+    with_field = has_field(models, natural[:_N_CHANCE], rng=np.random.default_rng([seed, 4]))
     rng = np.random.default_rng(seed)
     told = answers(models, natural)
-    return preferences(models, fields, told, rng=rng, largest_field=largest).table
+    return preferences(models, fields, told, with_field=with_field, rng=rng).table
 
 
 def families(out: Path, seed: int, n: int, natural: np.ndarray) -> dict[str, Any]:
@@ -98,6 +99,8 @@ def families(out: Path, seed: int, n: int, natural: np.ndarray) -> dict[str, Any
     mixed = [shuffled_weights(model, rng=rng) for model in models]
     shuffled = found_families(mixed, natural, seed)
     shuffled.to_csv(out / f"shuffled{seed}.csv", index=False)
+    half = [shuffled_weights(model, rng=rng, keep_readout=True) for model in models]
+    filters_shuffled = found_families(half, natural, seed)
     return {
         "n_neurons": n, "n_right": int(right.sum()), "accuracy": float(right.mean()),
         "accuracy_ci": interval(right, seed),
@@ -106,6 +109,8 @@ def families(out: Path, seed: int, n: int, natural: np.ndarray) -> dict[str, Any
         "n_r2_above_0.4": int((r2 > 0.4).sum()),
         "confusion": pd.crosstab(table["kind"], table["family"]).to_dict("index"),
         "shuffled_n_found": int((shuffled["family"] != NONE).sum()),
+        "filters_shuffled_n_found": int((filters_shuffled["family"] != NONE).sum()),
+        "filters_shuffled_families": filters_shuffled["family"].value_counts().to_dict(),
         "shuffled_families": shuffled["family"].value_counts().to_dict(),
     }  # fmt: skip
 

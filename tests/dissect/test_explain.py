@@ -29,8 +29,9 @@ def found() -> Explanation:
         answers = model(torch.from_numpy(natural)).numpy()[:, None]
     answers = answers.mean() + (answers - answers.mean()) / 20  # weakly driven
     table = preferences(
-        [model], fields, answers, rng=np.random.default_rng(0), n_resamples=20
-    ).table
+        [model], fields, answers, with_field=np.array([True]), rng=np.random.default_rng(0),
+        n_resamples=20,
+    ).table  # fmt: skip
     return explain(model, table.iloc[0], natural, name="neuron 7", rng=np.random.default_rng(1))
 
 
@@ -106,7 +107,8 @@ def test_a_dot_detector_is_told_so() -> None:
     fields = receptive_fields([model], natural)
     with torch.inference_mode():
         answers = 0.1 * model(torch.from_numpy(natural)).numpy()[:, None]
-    row = preferences([model], fields, answers, rng=np.random.default_rng(0)).table.iloc[0]
+    yes, rng = np.array([True]), np.random.default_rng(0)
+    row = preferences([model], fields, answers, with_field=yes, rng=rng).table.iloc[0]
     dots = dot_search([model], fields, answers).iloc[0]
     rng = np.random.default_rng(0)
     told = explain(model, row, natural, name="cell", rng=rng, dots=dots)

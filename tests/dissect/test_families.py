@@ -18,6 +18,7 @@ from planted_models import (
     silent,
     texture_model,
 )
+from scipy.ndimage import gaussian_filter
 
 from pocketcortex.core import InputError
 from pocketcortex.dissect import (
@@ -26,7 +27,7 @@ from pocketcortex.dissect import (
     NONE,
     Preferences,
     ReceptiveFields,
-    chance_field,
+    has_field,
     merits,
     preferences,
     probes,
@@ -50,7 +51,11 @@ def natural_responses(some: Sequence[CompactModel]) -> np.ndarray:
 
 def ask(some: Sequence[CompactModel], **changed: object) -> Preferences:
     fields = receptive_fields(some, natural_images())
-    settings = {"rng": np.random.default_rng(0), "n_resamples": 20} | changed
+    settings = {
+        "with_field": np.ones(len(some), dtype=bool),
+        "rng": np.random.default_rng(0),
+        "n_resamples": 20,
+    } | changed
     return preferences(some, fields, natural_responses(some), **settings)  # type: ignore[arg-type]
 
 
@@ -134,9 +139,10 @@ def test_field_of_the_whole_image_is_none() -> None:
     with torch.no_grad():
         model.readout[:] = 0.1
         model.layers.norms[0].bias += 1000  # linear: every pixel counts
-    row = ask([model], n_resamples=0).table.iloc[0]
+    with_field = has_field([model], natural_images(8), rng=np.random.default_rng(1))
+    row = ask([model], n_resamples=0, with_field=with_field).table.iloc[0]
     assert row["family"] == NONE
-    assert row["reason"].startswith("no receptive field: half of the gradient's energy is spread")
+    assert row["reason"].startswith("no receptive field: shuffled weights have as good a one")
     assert row["preferred"] in FAMILIES
     assert np.isnan(row["confidence"])
 
@@ -145,7 +151,9 @@ def test_model_that_natural_images_drive_as_much_is_none() -> None:
     some = [dot_model()]
     fields = receptive_fields(some, natural_images())
     wide = np.array([[-100.0], [100.0]])  # far more than any probe
-    row = preferences(some, fields, wide, rng=np.random.default_rng(0), n_resamples=0).table.iloc[0]
+    row = preferences(
+        some, fields, wide, with_field=np.array([True]), rng=np.random.default_rng(0), n_resamples=0
+    ).table.iloc[0]  # fmt: skip
     assert row["family"] == NONE
     assert row["preferred"] == "dot"
     assert row["reason"].startswith("no probe drives it: the best is 0.2 standard deviations")
@@ -170,17 +178,36 @@ def test_family_that_few_resamples_give_is_none(monkeypatch: pytest.MonkeyPatch)
     assert row["reason"].startswith("not sure:")
 
 
-def test_chance_field_is_half_the_median_of_shuffled_models() -> None:
-    images = natural_images(4)
-    one = planted()
-    limit = chance_field([one], images, rng=np.random.default_rng(5))
-    rng = np.random.default_rng(5)
-    mixed = [shuffled_weights(one, rng=rng) for _ in range(60)]
-    shares = receptive_fields(mixed, images).share_of_image
-    assert limit == pytest.approx(np.median(shares) / 2)
-    assert receptive_fields([edge_model()], images).share_of_image[0] < limit
+def mapped(model: CompactModel) -> CompactModel:
+    """Read not from one place but from a small disc about it, as trained models do."""
+    with torch.no_grad():
+        blurred = gaussian_filter(model.readout.numpy(), (0, 1, 1))
+        model.readout.copy_(torch.from_numpy(blurred))
+    return model
+
+
+def test_wired_models_have_a_field_and_their_shuffled_copies_have_none() -> None:
+    some, images = [*map(mapped, models()[:3]), silent()], natural_images(8)
+    assert has_field(some, images, rng=np.random.default_rng(5)).tolist() == [True] * 3 + [False]
+    rng = np.random.default_rng(6)
+    mixed = [shuffled_weights(model, rng=rng) for model in some[:3] for _ in range(10)]
+    assert not has_field(mixed, images, rng=rng).any()
+    kept = [shuffled_weights(model, rng=rng, keep_readout=True) for model in some[:3]]
+    for one, model in zip(kept, some, strict=False):
+        assert torch.equal(one.readout, model.readout)
+        assert not torch.equal(one.layers.conv.weight, model.layers.conv.weight)
     with pytest.raises(InputError):
-        chance_field([], images, rng=rng)
+        has_field([], images, rng=rng)
+
+
+def test_one_large_weight_of_the_readout_is_no_field() -> None:
+    """Wherever it falls the field is small."""
+    model, images, rng = planted(), natural_images(8), np.random.default_rng(0)
+    with torch.no_grad():
+        model.readout.copy_(torch.from_numpy(rng.normal(size=model.readout.shape)))
+        model.readout[0, 3, 3] = 1000
+    assert receptive_fields([model], images).share_of_image[0] < 0.2
+    assert not has_field([model], images, rng=rng)[0]
 
 
 def test_shuffled_weights_lose_the_preference() -> None:
@@ -197,7 +224,10 @@ def test_shuffled_weights_lose_the_preference() -> None:
     assert torch.equal(model.layers.conv.weight, before["layers.conv.weight"])
     fields = receptive_fields([shuffled], natural_images())
     natural = shuffled(torch.from_numpy(natural_images())).detach().numpy()[:, None]
-    table = preferences([shuffled], fields, natural, rng=rng, n_resamples=0).table
+    with_field = has_field([shuffled], natural_images(8), rng=rng)
+    table = preferences(
+        [shuffled], fields, natural, with_field=with_field, rng=rng, n_resamples=0
+    ).table
     assert table["family"][0] == NONE
     assert table["reason"][0]
 
@@ -217,12 +247,15 @@ def test_ranked_by_merit(found: Preferences) -> None:
 def test_wrong_input_is_refused() -> None:
     some, rng = [dot_model()], np.random.default_rng(0)
     fields = receptive_fields(some, natural_images(2))
-    for two, natural in ((some, np.zeros((5, 2))), (some * 2, np.zeros((5, 2)))):
+    yes, five = np.ones(1, dtype=bool), np.zeros((5, 1))
+    for two, natural, with_field in (
+        (some, np.zeros((5, 2)), yes), (some * 2, np.zeros((5, 2)), yes), (some, five, yes[:0]),
+    ):  # fmt: skip
         with pytest.raises(InputError, match="give one of each a model"):
-            preferences(two, fields, natural, rng=rng)
+            preferences(two, fields, natural, with_field=with_field, rng=rng)
     with pytest.raises(InputError, match="two images or more, got 1"):
-        preferences(some, fields, np.zeros((1, 1)), rng=rng)
+        preferences(some, fields, np.zeros((1, 1)), with_field=yes, rng=rng)
     one = np.ones(1)
     oblong = ReceptiveFields(np.ones((1, 14, 17)), one, one, one)
     with pytest.raises(InputError, match="probes are square; the models take 14 x 17"):
-        preferences([CompactModel((1,) * 5, (14, 17))], oblong, np.zeros((5, 1)), rng=rng)
+        preferences([CompactModel((1,) * 5, (14, 17))], oblong, five, with_field=yes, rng=rng)

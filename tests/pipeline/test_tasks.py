@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pocketcortex.core import RunFolder, write_json
 from pocketcortex.pipeline.tasks import TASKS, TaskFolder, drop_tasks, plan_tasks, planned_tasks
 
 
@@ -130,3 +131,31 @@ def test_a_plan_tells_what_is_left(tmp_path: Path) -> None:
     assert [task.name for task in planned_tasks(tmp_path) if task.is_whole()] == ["b"]
     drop_tasks(tmp_path)
     assert planned_tasks(tmp_path) == []
+
+
+def test_a_task_that_outlives_its_stage_reaches_no_successor(tmp_path: Path) -> None:
+    """A failed stage is tried again while a worker still has a task of the first try."""
+    stage = tmp_path / "teacher.partial"
+    (stage / TASKS).mkdir(parents=True)
+    write_json(stage / "failed.json", {"error": "of another task"})
+    begun, thrown_away, said = threading.Event(), threading.Event(), []
+
+    def work(folder: Path, checkpoint: Path) -> None:
+        begun.set()
+        assert thrown_away.wait(30)
+        (folder / "late").write_text("of the first try")
+
+    def outlive() -> None:
+        with pytest.raises(FileNotFoundError):
+            TaskFolder(stage, "a").fill(work)
+        said.append("ended")
+
+    thread = threading.Thread(target=outlive)
+    thread.start()
+    assert begun.wait(30)
+    assert RunFolder(tmp_path).clear_failed() == ["teacher"]
+    (stage / TASKS).mkdir(parents=True)  # the next try
+    thrown_away.set()
+    thread.join(30)
+    assert said == ["ended"]
+    assert list(tmp_path.rglob("*")) == [stage, stage / TASKS]

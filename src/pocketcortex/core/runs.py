@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from pocketcortex.core.errors import InputError, PocketcortexError
 from pocketcortex.core.writing import explained_writes, sync, whole_file
@@ -20,6 +21,7 @@ from pocketcortex.core.writing import explained_writes, sync, whole_file
 MANIFEST = "manifest.json"
 FAILED = "failed.json"
 INPUTS = "inputs.json"
+_REMOVALS = 3
 _PACKAGES = ("pocketcortex", "torch", "numpy", "scipy", "scikit-learn")
 
 
@@ -122,7 +124,7 @@ class RunFolder:
         """Throw away what failed stages left, checkpoints too, and return the stages' names."""
         left = [path.parent for path in sorted(self.path.glob(f"*.partial/{FAILED}"))]
         for partial in left:
-            shutil.rmtree(partial)
+            _throw_away(partial)
         return [partial.name.removesuffix(".partial") for partial in left]
 
     def _wanted(self, inputs: Mapping[str, Any], after: str) -> tuple[dict[str, Any], str]:
@@ -181,12 +183,21 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _throw_away(folder: Path) -> None:
+    """Take a folder away, renamed first: what still writes there reaches no successor."""
+    os.replace(folder, folder.with_name(f"{folder.name}.{uuid4().hex}.gone"))
+    for gone in folder.parent.glob(f"{folder.name}.*.gone"):
+        for _ in range(_REMOVALS):  # a task that goes on may put a file there meanwhile
+            shutil.rmtree(gone, ignore_errors=True)
+
+
 def _worked(
     partial: Path, key: str, wanted: Mapping[str, Any], work: Callable[[Path], object]
 ) -> str:
     """Fill a stage's unfinished folder, its manifest last; return the digest of its files."""
     if read_json_object(partial / INPUTS) != {"key": key}:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial.exists():
+            _throw_away(partial)
         partial.mkdir(parents=True)
         write_json(partial / INPUTS, {"key": key})
     for left in (partial / MANIFEST, partial / FAILED):  # of a try that was damaged or failed

@@ -27,7 +27,7 @@ from pocketcortex.dissect.population import (
     kernel_test,
 )
 from pocketcortex.dissect.probes import AXES, FAMILIES, LEAST_SIZE, Probes, colours_of, probes
-from pocketcortex.dissect.shuffled import chance_field, shuffled_weights
+from pocketcortex.dissect.shuffled import has_field, shuffled_weights
 from pocketcortex.dissect.traces import LayerTrace, Trace, trace
 from pocketcortex.dissect.tuning import Tuning, tune
 
@@ -57,7 +57,6 @@ __all__ = [
     "ablate_tuning",
     "alignment_table",
     "alignment_test",
-    "chance_field",
     "colours_of",
     "consolidation_table",
     "describe_colour_kernel",
@@ -68,6 +67,7 @@ __all__ = [
     "filters_table",
     "find_circuit",
     "flattening",
+    "has_field",
     "kernel_similarity",
     "kernel_table",
     "kernel_test",

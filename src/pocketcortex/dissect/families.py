@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from pocketcortex.core import InputError
 from pocketcortex.dissect.fields import MODELS_AT_ONCE, PLACES, SHIFT, ReceptiveFields
@@ -75,9 +75,9 @@ def preferences(
     fields: ReceptiveFields,
     natural_responses: Float[np.ndarray, "n_images n_models"],
     *,
+    with_field: Bool[np.ndarray, " n_known"],
     rng: np.random.Generator,
     n_resamples: int = 200,
-    largest_field: float = 0.2,
     device: str | torch.device = "cpu",
     advance: Callable[[int], None] = lambda n: None,
 ) -> Preferences:
@@ -90,10 +90,9 @@ def preferences(
     white and black and a plain disc reaches 93 % of the best response; *texture*, if gratings
     averaged over phase beat all else; *dot*, if borders, bars and arcs reach at most 74 % of the
     best dot; *edge*, if straight ones drive at least as much as curved ones; else *curve*.
-    No family, with the reason, is given to a model without a receptive field (half of the
-    gradient's energy on too large a share of the image), whose best probe drives it less than
-    four standard deviations above the mean of natural images, or whose family fewer than half of
-    the resamples give: models with shuffled weights hardly ever pass all. Nor is one given to a
+    No family, with the reason, is given to a model without a receptive field, whose best probe
+    drives it less than four standard deviations above the mean of natural images, or whose family
+    fewer than half of the resamples give. Nor is one given to a
     model of dots without a best size: the best dot must be a small one (a radius below a tenth of
     the image's side), and the largest of the same series reach at most half of it.
 
@@ -105,13 +104,12 @@ def preferences(
         Their receptive fields.
     natural_responses
         Their responses to natural images, two or more, for mean and standard deviation.
+    with_field
+        Which models have one that is worth the name: from `has_field`.
     rng
         Source of the resamples.
     n_resamples
         Resamples of probes and places by which confidence is told; 0 does without.
-    largest_field
-        Largest share of the image that may hold half of the gradient's energy; `chance_field` tells
-        what is right for a population.
     device
         Where to compute.
     advance
@@ -129,10 +127,10 @@ def preferences(
     probes, the rule and its thresholds are ours, and were settled on simulated neurons.
     """
     n_images, n_models = natural_responses.shape
-    if len(models) != n_models or len(models) != len(fields.x_px):
+    if {len(models), len(fields.x_px), len(with_field)} != {n_models}:
         raise InputError(
-            f"{len(models)} models, {len(fields.x_px)} receptive fields and responses of "
-            f"{n_models}: give one of each a model"
+            f"{len(models)} models, {len(fields.x_px)} receptive fields, {len(with_field)} words "
+            f"on whether they have one, and responses of {n_models}: give one of each a model"
         )
     if n_images < 2:
         raise InputError(f"natural responses need two images or more, got {n_images}")
@@ -147,7 +145,7 @@ def preferences(
         for place, k in enumerate(own):
             row, shown, answers = _decide(asked, place, rng, n_resamples)
             row["sd_above_mean"] = (row["response"] - mean[k]) / sd[k] if sd[k] > 0 else np.nan
-            row["reason"] = _why_none(row, float(fields.share_of_image[k]), largest_field)
+            row["reason"] = _why_none(row, bool(with_field[k]), float(fields.share_of_image[k]))
             row["preferred"] = row["family"]
             if row["reason"]:
                 row["family"] = NONE
@@ -338,12 +336,12 @@ def _largest_dot(
     return float(reached[radii.argmax()] / reached.max())
 
 
-def _why_none(row: dict[str, Any], share_of_image: float, largest_field: float) -> str:
+def _why_none(row: dict[str, Any], with_field: bool, share_of_image: float) -> str:
     """Return why a model has no preference, or nothing."""
-    if not share_of_image < largest_field:
+    if not with_field:
         return (
-            f"no receptive field: half of the gradient's energy is spread over "
-            f"{100 * share_of_image:.0f} % of the image"
+            f"no receptive field: shuffled weights have as good a one (half of the gradient's "
+            f"energy on {100 * share_of_image:.0f} % of the image)"
         )
     if not row["sd_above_mean"] > _DRIVEN_SD:
         return (

@@ -13,9 +13,9 @@ from pocketcortex.dissect import (
     Preferences,
     ReceptiveFields,
     Tuning,
-    chance_field,
     dot_search,
     explain,
+    has_field,
     merits,
     preferences,
     receptive_fields,
@@ -188,11 +188,11 @@ def prefer(
     """Return what every model prefers, from what `fields_and_answers` returns."""
     few = natural_sample(bank, N_CHANCE_IMAGES, job.seed)
     rng = np.random.default_rng([job.seed, 3])
-    largest = chance_field(job.listed, few, rng=rng, device=job.device)
+    with_field = has_field(job.listed, few, rng=rng, device=job.device)
     with progress_bar("families", len(job.models)) as advance:
         return preferences(
-            job.listed, fields, answers, rng=np.random.default_rng([job.seed, 2]),
-            largest_field=largest, device=job.device, advance=advance,
+            job.listed, fields, answers, with_field=with_field,
+            rng=np.random.default_rng([job.seed, 2]), device=job.device, advance=advance,
         )  # fmt: skip
 
 

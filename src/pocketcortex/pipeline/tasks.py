@@ -67,11 +67,13 @@ class TaskFolder:
                 return
             self._failure.unlink(missing_ok=True)
             attempt = self.path.with_name(f"{self.name}.{uuid4().hex}.partial")
-            attempt.mkdir(parents=True)
+            attempt.parent.mkdir(exist_ok=True)  # but no stage that was thrown away
+            attempt.mkdir()
             try:
                 work(attempt, self._checkpoint(attempt))
             except Exception as error:
-                self._note(error)
+                if attempt.exists():  # else the stage was thrown away; this is not of its successor
+                    self._note(error)
                 shutil.rmtree(attempt, ignore_errors=True)
                 raise
             self._publish(attempt)
@@ -88,7 +90,6 @@ class TaskFolder:
         return self.path.with_name(f"{self.name}.failed.json")
 
     def _note(self, error: Exception) -> None:
-        self.stage.joinpath(TASKS).mkdir(exist_ok=True)
         said = f"{type(error).__name__}: {error}"
         where = {"host": gethostname(), "process": os.getpid()}
         write_json(self._failure, {"error": said, **where, "traceback": traceback.format_exc()})

@@ -26,6 +26,7 @@ export function synthesisPanel(backend, name, told, onDone) {
     const responses = [];
     let last = null, began = performance.now();
     [start.disabled, stop.disabled, picture.hidden] = [true, false, false];
+    Object.assign(progress.dataset, { step: 0, best: "", done: "" });
     running = backend.synthesize(name, asked, (line) => {
       responses.push(line.response);
       if (line.png) {
