@@ -187,12 +187,14 @@ def mapped(model: CompactModel) -> CompactModel:
 
 
 def test_wired_models_have_a_field_and_their_shuffled_copies_have_none() -> None:
-    some, images = [*map(mapped, models()[:3]), silent()], natural_images(8)
-    assert has_field(some, images, rng=np.random.default_rng(5)).tolist() == [True] * 3 + [False]
+    blind = [silent() for _ in range(8)]  # whose field is the whole image
+    some, images = [*map(mapped, models()[:4]), *blind], natural_images(8)
+    has = has_field(some, images, rng=np.random.default_rng(5))
+    assert has.tolist() == [True] * 4 + [False] * 8
     rng = np.random.default_rng(6)
-    mixed = [shuffled_weights(model, rng=rng) for model in some[:3] for _ in range(10)]
-    assert not has_field(mixed, images, rng=rng).any()
-    kept = [shuffled_weights(model, rng=rng, keep_readout=True) for model in some[:3]]
+    mixed = [shuffled_weights(model, rng=rng) for model in some[:4] for _ in range(10)]
+    assert not has_field([*mixed, *blind * 10], images, rng=rng).any()
+    kept = [shuffled_weights(model, rng=rng, keep_readout=True) for model in some[:4]]
     for one, model in zip(kept, some, strict=False):
         assert torch.equal(one.readout, model.readout)
         assert not torch.equal(one.layers.conv.weight, model.layers.conv.weight)
