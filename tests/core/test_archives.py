@@ -404,3 +404,31 @@ def test_a_webp_canvas_is_looked_at_before_pillow_makes_room_for_it(lossless: bo
     assert _webp_canvas(bomb) == (65536, 65536)  # 32 GiB of canvases
     with pytest.raises(InputError, match="is 65536 x 65536, more than the 64000000 pixels"):
         decode_image(bomb, "x.webp")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_text_of_numbers_that_are_no_letters_is_refused(tmp_path: Path, order: str) -> None:
+    """NumPy hands it out as a string that Python's own functions fail on (SystemError)."""
+    path = tmp_path / "a.npy"
+    np.save(path, np.array(["ab", "é𝄞"], dtype=f"{order}U2"))
+    assert read_array(path).tolist() == map_array(path).tolist() == ["ab", "é𝄞"]
+    np.save(path, np.zeros((2, 0), dtype="U3"))
+    assert read_array(path).shape == (2, 0)
+    letter = np.array([97], dtype=f"{order}u4").tobytes()
+    np.save(path, np.array(["ab", "cd"], dtype=f"{order}U2"))
+    path.write_bytes(path.read_bytes().replace(letter, b"\xff" * 4))
+    for read in (read_array, map_array):
+        with pytest.raises(InputError, match=r"damaged or truncated \(a letter number 4294967295"):
+            read(path)
+
+
+@pytest.mark.parametrize(
+    "kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.GNUTYPE_LONGLINK]
+)
+def test_a_tar_header_that_asks_for_gigabytes_is_refused(tmp_path: Path, kind: bytes) -> None:
+    info = tarfile.TarInfo("long")
+    info.type, info.size = kind, 2**40
+    whole = make_tar(tmp_path / "images.tar", {"a.png": GREY}).read_bytes()
+    (tmp_path / "images.tar").write_bytes(info.tobuf(tarfile.GNU_FORMAT) + whole)
+    with pytest.raises(InputError, match="a header of 1099511627776 bytes"):
+        index_tar(tmp_path / "images.tar")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pocketcortex.core import InputError, RunFolder, provenance, write_json
+from pocketcortex.core import InputError, RunFolder, parse_json, provenance, write_json
+from pocketcortex.core.runs import read_json_object
 
 Work = Callable[[Path], None]
 
@@ -302,3 +303,11 @@ def test_provenance_names_seed_versions_and_machine() -> None:
     assert "not installed" not in record["packages"].values()
     assert record["machine"]["n_cpus"] >= 1
     json.dumps(record)
+
+
+def test_json_nested_too_deeply_is_no_json(tmp_path: Path) -> None:
+    for text in ("[" * 100_000, b'{"a":' * 100_000, "{", b"\xff"):
+        with pytest.raises(ValueError):  # noqa: PT011 - any of them, but no RecursionError
+            parse_json(text)
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    assert read_json_object(tmp_path / "deep.json") == {}

@@ -15,7 +15,7 @@ from pocketcortex.core.errors import InputError, MissingRepeatsError, Pocketcort
 from pocketcortex.core.memory import keep_freed_memory
 from pocketcortex.core.pictures import decode_image
 from pocketcortex.core.recordings import Recordings, Session
-from pocketcortex.core.runs import RunFolder, provenance, write_json
+from pocketcortex.core.runs import RunFolder, parse_json, provenance, write_json
 from pocketcortex.core.sources import ImageSource
 from pocketcortex.core.stimuli import Indices, StimulusSet
 from pocketcortex.core.writing import (
@@ -50,6 +50,7 @@ __all__ = [
     "keep_freed_memory",
     "map_array",
     "new_array_file",
+    "parse_json",
     "provenance",
     "read_array",
     "read_arrays",

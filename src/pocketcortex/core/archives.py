@@ -11,6 +11,7 @@ import os
 import re
 import stat
 import struct
+import sys
 import tarfile
 import tokenize
 import zipfile
@@ -20,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from jaxtyping import Int, Integer, Shaped
@@ -55,6 +56,7 @@ _UNREADABLE_ARRAY = (
 _LOCAL_HEADER = struct.Struct("<4s2xHH16xHH")  # signature, flags, method, name and extra lengths
 _ENCRYPTED = 0x1
 _TAR_BLOCK = 512
+_MAX_TAR_HEADER = 2**20  # of long names and the like, which take some hundred bytes
 _DECOMPRESS = {
     b"\x1f\x8b": "gunzip",
     b"BZh": "bunzip2",
@@ -258,6 +260,24 @@ def index_zip(
     )
 
 
+class _Headers:
+    """A tar's file as `tarfile` reads it: a damaged header cannot ask for gigabytes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _MAX_TAR_HEADER:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
+
+
+def _open_tar(file: BinaryIO) -> tarfile.TarFile:
+    headers = cast("BinaryIO", _Headers(file))
+    return tarfile.open(fileobj=headers, mode="r:", errors="backslashreplace")
+
+
 def index_tar(path: str | Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> TarImages:
     """Return the image members of an uncompressed tar, found by one pass over its headers.
 
@@ -283,7 +303,7 @@ def index_tar(path: str | Path, *, max_member_bytes: int = MAX_MEMBER_BYTES) -> 
         with Path(path).open("rb") as file:
             _refuse_compressed(path, file.read(6))
             file.seek(0)
-            with tarfile.open(fileobj=file, mode="r:", errors="backslashreplace") as archive:
+            with _open_tar(file) as archive:
                 while (info := archive.next()) is not None:
                     archive.members.clear()  # type: ignore[attr-defined]  # else they pile up
                     if info.size < 0 or info.offset <= last:
@@ -395,6 +415,12 @@ def _array_of(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Shaped[np.ndar
 def _checked(array: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "..."]:
     if array.size > array.nbytes and array.dtype.itemsize == 0 and array.size > MAX_MEMBER_BYTES:
         raise ValueError(f"{array.size} values of no size")  # they would take no room in the file
+    if array.dtype.kind == "U" and array.size > 0:  # NumPy makes text of any number
+        letters = np.ascontiguousarray(array).view(
+            np.dtype("u4").newbyteorder(array.dtype.byteorder)
+        )
+        if letters.max(initial=0) > sys.maxunicode:
+            raise ValueError(f"a letter number {letters.max()}")
     return array
 
 

@@ -174,10 +174,24 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
         file.write(text.encode())
 
 
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a JSON text, which may come from anywhere.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return a JSON object, or an empty one where there is none to be read."""
     try:
-        value = json.loads(path.read_text())
+        value = parse_json(path.read_text())
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -11,6 +11,7 @@ from pocketcortex.data.insilico import InSilicoCortex, insilico_neurons, insilic
 from pocketcortex.data.kriegeskorte import read_kriegeskorte
 from pocketcortex.data.mouse import read_allen_rsms, read_antolik
 from pocketcortex.data.npz import read_npz
+from pocketcortex.data.remote import local_path
 from pocketcortex.data.sources import read_recordings
 from pocketcortex.data.v4 import natural_stimuli, read_v4
 
@@ -24,6 +25,7 @@ __all__ = [
     "dead_leaves_bank",
     "insilico_neurons",
     "insilico_recordings",
+    "local_path",
     "natural_stimuli",
     "read_allen_nwb",
     "read_allen_rsms",

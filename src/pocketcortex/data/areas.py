@@ -14,6 +14,7 @@ from pocketcortex.data.brainio import read_brainio
 from pocketcortex.data.kriegeskorte import read_kriegeskorte
 from pocketcortex.data.mouse import read_allen_rsms, read_antolik
 from pocketcortex.data.npz import read_npz
+from pocketcortex.data.remote import local_path
 from pocketcortex.data.v4 import V4_SYNTHESIZED, read_v4
 
 LAYOUTS = (
@@ -40,7 +41,8 @@ def read_areas(path: str | Path, *, seed: int = 0) -> list[BrainArea]:
     ----------
     path
         A file or folder in one of the layouts that `LAYOUTS` names; of a folder of folders, all
-        that are recognised within two levels are read. Sessions without images are left out.
+        that are recognised within two levels are read. Sessions without images are left out. Here,
+        or in an object store (`local_path`).
     seed
         Of the halves of repeats for the cells' reliability.
 
@@ -55,7 +57,7 @@ def read_areas(path: str | Path, *, seed: int = 0) -> list[BrainArea]:
         If nothing is there or nothing is recognised, a file cannot be read, no session has images,
         or two areas have the same id.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist; give {LAYOUTS}")
     found = _from_folder(path, seed, _DEPTH) if path.is_dir() else _from_file(path, seed)

@@ -4,6 +4,7 @@ import glob
 from pathlib import Path
 
 from pocketcortex.core import InputError, StimulusSet
+from pocketcortex.data.remote import local_path
 
 _KINDS = "a folder of images, a .zip, a .tar, a folder or pattern of .tar shards, or a .npy array"
 _COMPRESSED_TARS = (".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -19,6 +20,7 @@ def read_bank(
     path
         A folder of images; a `.zip`; an uncompressed `.tar`; a folder that holds `.tar` shards, or
         a pattern such as `bank/*.tar`; or a `.npy` array, uint8 `(n_stimuli, 3, height, width)`.
+        Here, or in an object store, as `s3://lab/bank/*.tar` (`local_path`).
     size
         Height and width of the images in pixels.
     crops
@@ -34,11 +36,12 @@ def read_bank(
     ------
     InputError
         If there is no bank of a known kind, it is unsafe or damaged, `crops` or `limit` is
-        negative, or the images of an array are to be used whole but are not `size` by `size`.
+        negative, an object store fails, or the images of an array are to be used whole but are not
+        `size` by `size`.
     """
     if crops < 0 or (limit is not None and limit < 0):
         raise InputError(f"crops and limit must be at least 0; got {crops} and {limit}")
-    stimuli = _open(Path(path), None if crops else size)
+    stimuli = _open(local_path(path), None if crops else size)
     if limit is not None:
         stimuli = stimuli.take(slice(0, limit))
     return stimuli.crops(crops, size, seed=seed) if crops else stimuli

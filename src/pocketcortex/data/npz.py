@@ -1,10 +1,9 @@
 """Reader of the session files that `Session.save` writes."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from pocketcortex.core import InputError, Session, StimulusSet, read_arrays
+from pocketcortex.core import InputError, Session, StimulusSet, parse_json, read_arrays
 from pocketcortex.core.recordings import SESSION_FORMAT, SESSION_VERSION
 
 _EXPECTED_TYPES: dict[str, tuple[type, ...]] = {
@@ -49,7 +48,7 @@ def read_npz(path: str | Path) -> Session:
 
 def _parse_metadata(path: str | Path, text: str) -> dict[str, Any]:
     try:
-        metadata = json.loads(text)
+        metadata = parse_json(text)
     except ValueError as error:
         raise InputError(
             f"{path}: its metadata are not JSON ({error}); write it with Session.save"

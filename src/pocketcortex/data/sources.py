@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pocketcortex.core import InputError, Recordings
 from pocketcortex.data.npz import read_npz
+from pocketcortex.data.remote import local_path
 from pocketcortex.data.v4 import read_v4
 
 
@@ -14,14 +15,14 @@ def read_recordings(path: str | Path) -> Recordings:
     ----------
     path
         A folder in the layout of the V4 release, an ``.npz`` file written by `Session.save`, or a
-        folder of such files.
+        folder of such files; here, or in an object store (`local_path`).
 
     Raises
     ------
     InputError
-        If there is nothing there, it is none of these, or it cannot be read.
+        If there is nothing there, it is none of these, or it cannot be read or copied.
     """
-    path = Path(path)
+    path = local_path(path)
     if path.is_dir():
         files = sorted(path.glob("*.npz"))
         return Recordings([read_npz(file) for file in files]) if files else read_v4(path)

@@ -1,7 +1,6 @@
 """What was computed of a neuron, kept in a folder that the model's content names."""
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pocketcortex.core import write_json
+from pocketcortex.core import parse_json, write_json
 
 _VERSION = "1"
 """Raise when what is kept of a neuron changes."""
@@ -45,7 +44,7 @@ class NeuronCache:
     def json(self, name: str) -> dict[str, Any] | None:
         """Return what is kept under a name, None if nothing readable is."""
         try:
-            value = json.loads((self.folder / f"{name}.json").read_text())
+            value = parse_json((self.folder / f"{name}.json").read_text())
         except (OSError, ValueError):
             return None
         return value if isinstance(value, dict) else None

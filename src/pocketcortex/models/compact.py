@@ -1,6 +1,5 @@
 """One neuron's compact model: five small convolutional layers and a spatial readout."""
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pocketcortex.core import InputError, explained_writes, in_brief, write_json
+from pocketcortex.core import InputError, explained_writes, in_brief, parse_json, write_json
 from pocketcortex.models._tensor_files import read_tensors_whole, write_tensors
 
 KERNEL = 5
@@ -297,7 +296,7 @@ class CompactModel(nn.Module):
         """
         folder = Path(folder)
         try:
-            config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+            config: dict[str, Any] = parse_json((folder / "config.json").read_text())
             filters, image_size = config["filters"], tuple(config["image_size"])
             weights, _ = read_tensors_whole(folder / "model.safetensors", of_others=True)
             described = count_parameters(checked_filters(filters), image_size).total

@@ -1,7 +1,6 @@
 """Read the published shared compact models (`.keras`), one network for 219 neurons each."""
 
 import io
-import json
 import re
 from collections.abc import Sequence
 from itertools import accumulate
@@ -10,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, parse_json
 from pocketcortex.models._release import (
     N_LAYER_ARRAYS,
     N_LAYERS,
@@ -127,7 +126,7 @@ def shared_outputs(session: str) -> slice:
 
 
 def _read(path: Path) -> SharedCompactModel:
-    image_size = _image_size(json.loads(read_member(path, "config.json")))
+    image_size = _image_size(parse_json(read_member(path, "config.json")))
     weights = io.BytesIO(read_member(path, "model.weights.h5"))
     tensors = as_tensors(read_datasets(weights, [*layer_names(), *_READOUT_NAMES]))
     filters, state = layers_state(tensors[:N_LAYER_ARRAYS])

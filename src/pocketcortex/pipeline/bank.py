@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from pocketcortex.core import InputError, StimulusSet, new_array_file, read_array, write_json
+from pocketcortex.core import (
+    InputError,
+    StimulusSet,
+    new_array_file,
+    parse_json,
+    read_array,
+    write_json,
+)
 from pocketcortex.data import dead_leaves_bank, read_bank
 from pocketcortex.pipeline.config import StudentsConfig
 from pocketcortex.pipeline.inputs import RunInputs
@@ -183,7 +190,7 @@ def save_bank(bank: Bank, folder: Path) -> Path:
 def _is_whole(path: Path) -> bool:
     """Return whether a saved bank's files are as they were written."""
     try:
-        known = json.loads((path / "bank.json").read_text())
+        known = parse_json((path / "bank.json").read_text())
         return bool(known.pop("sha256") == _sha256(path, known))
     except (OSError, LookupError, TypeError, ValueError, AttributeError):
         return False
@@ -206,7 +213,7 @@ def load_bank(path: Path, inputs: RunInputs, config: StudentsConfig, seed: int) 
     """
     if not _is_whole(path):
         raise InputError(f"{path}, the list of images to distil with, was damaged; start again")
-    saved = json.loads((path / "bank.json").read_text())
+    saved = parse_json((path / "bank.json").read_text())
     sets = _sources(inputs, config, seed)
     kept = [read_array(path / f"source{n:03d}.npy") for n in range(saved["n_sources"])]
     try:
@@ -271,7 +278,7 @@ def _begun(
 ) -> tuple[np.memmap, int, "hashlib._Hash"]:
     """Return the file of responses, how many rows an earlier call left whole, and their hash."""
     try:
-        told = json.loads(mark.read_text())
+        told = parse_json(mark.read_text())
         kept = np.load(path, mmap_mode="r+", allow_pickle=False)
         digest = hashlib.sha256(kept[: told["done"]])
         if (kept.dtype, kept.shape) == (np.float32, shape) and digest.hexdigest() == told["sha256"]:

@@ -1,6 +1,5 @@
 """A run's stage that says what its compact models prefer, and how the best one does it."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pocketcortex.core import StimulusSet, read_array, write_json
+from pocketcortex.core import StimulusSet, parse_json, read_array, write_json
 from pocketcortex.dissect import FAMILIES, LEAST_SIZE, explain, merits
 from pocketcortex.models import CompactModel
 from pocketcortex.pipeline.dissected_figures import circuit_drawing, families_drawing
@@ -79,7 +78,7 @@ def read_circuits(folder: Path, labels: Sequence[str]) -> dict[str, Any]:
     }
     path = folder / "circuit.json"
     if path.exists():
-        told = json.loads(path.read_text())
+        told = parse_json(path.read_text())
         label = labels[told["model"]]
         nodes = [
             CircuitNode(**one | {"kernel": np.array(one["kernel"], np.float64)})

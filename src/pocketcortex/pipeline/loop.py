@@ -1,7 +1,6 @@
 """The closed loop, its first half: the images to show next, chosen by a trained teacher."""
 
 import hashlib
-import json
 import secrets
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from pocketcortex.core import (
     RunFolder,
     StimulusSet,
     explained_writes,
+    parse_json,
     provenance,
     read_arrays,
     whole_file,
@@ -213,7 +213,7 @@ def _seed(seed: int | None, out: Path, partial: Path) -> int:
         return seed
     for path in (out / "manifest.json", partial / "inputs.json"):
         try:
-            return int(json.loads(path.read_text())["seed"])
+            return int(parse_json(path.read_text())["seed"])
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return secrets.randbelow(2**31)
@@ -239,7 +239,7 @@ def _start(partial: Path, key: str, seed: int) -> None:
     """Empty the folder to work in, unless a call with the same inputs left something there."""
     path = partial / "inputs.json"
     with suppress(OSError, ValueError, AttributeError):
-        if json.loads(path.read_text()).get("key") == key:
+        if parse_json(path.read_text()).get("key") == key:
             return
     found = [entry for entry in partial.iterdir() if entry.name != ".lock"]
     if found and not path.exists():

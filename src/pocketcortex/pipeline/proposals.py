@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from pocketcortex.core import InputError, StimulusSet, write_json
+from pocketcortex.core import InputError, StimulusSet, parse_json, write_json
 
 FORMAT, VERSION = "pocketcortex-proposal", 1
 MANIFEST = "manifest.json"
@@ -176,7 +176,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     """
     path = folder / MANIFEST
     try:
-        facts = json.loads(path.read_text())
+        facts = parse_json(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(
             f"{folder} holds no proposal ({path} cannot be read); make one with `pocketcortex "

@@ -1,6 +1,5 @@
 """A task's folder: filled once, whole or not at all, however often the task runs."""
 
-import json
 import os
 import shutil
 import threading
@@ -12,7 +11,7 @@ from socket import gethostname
 from typing import Any
 from uuid import uuid4
 
-from pocketcortex.core import sync, write_json
+from pocketcortex.core import parse_json, sync, write_json
 from pocketcortex.core.runs import INPUTS, MANIFEST, hash_files
 
 TASKS = "tasks"
@@ -48,7 +47,7 @@ class TaskFolder:
     def is_whole(self) -> bool:
         """Return whether the result is there as it was written, by the hashes of its files."""
         try:
-            written = json.loads((self.path / MANIFEST).read_text())["files"]
+            written = parse_json((self.path / MANIFEST).read_text())["files"]
         except (OSError, ValueError, KeyError, TypeError):
             return False
         return bool(written == hash_files(self.path))
@@ -81,7 +80,7 @@ class TaskFolder:
     def failure(self) -> str | None:
         """Return what the last attempt failed of, None if it did not."""
         try:
-            return str(json.loads(self._failure.read_text())["error"])
+            return str(parse_json(self._failure.read_text())["error"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -128,7 +127,7 @@ def plan_tasks(stage: Path, names: list[str]) -> list[str]:
 def planned_tasks(stage: Path) -> list[TaskFolder]:
     """Return the tasks of a stage that is being filled; none if it is not split."""
     try:
-        plan: dict[str, Any] = json.loads((stage / TASKS / _PLAN).read_text())
+        plan: dict[str, Any] = parse_json((stage / TASKS / _PLAN).read_text())
         return [TaskFolder(stage, str(name)) for name in plan["names"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -1,12 +1,11 @@
 """Which recordings our own models were made with, so that nobody takes their fit for a test."""
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pocketcortex.core import BrainArea
+from pocketcortex.core import BrainArea, parse_json
 from pocketcortex.data.v4 import V4_ANIMALS, V4_ROLES
 from pocketcortex.pipeline.opening import config_of
 from pocketcortex.pipeline.zoo_own import is_ensemble
@@ -98,7 +97,7 @@ def made_with(files: Sequence[Path]) -> MadeWith | None:
 
 def _is_run(folder: Path) -> bool:
     try:
-        return "recordings" in json.loads((folder / "config.json").read_text())
+        return "recordings" in parse_json((folder / "config.json").read_text())
     except (OSError, ValueError, TypeError):
         return False
 

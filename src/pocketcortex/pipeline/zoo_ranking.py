@@ -1,6 +1,5 @@
 """Scored networks ranked: leaderboards, pairwise tests, and what scores go with."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from pocketcortex.benchmark import (
     rank_models,
     trained_minus_random,
 )
-from pocketcortex.core import InputError, RunFolder, provenance, write_json
+from pocketcortex.core import InputError, RunFolder, parse_json, provenance, write_json
 from pocketcortex.pipeline.zoo_figures import draw_figures, write_zoo_report
 from pocketcortex.pipeline.zoo_scored import METRICS, ScoredPair
 from pocketcortex.pipeline.zoo_scores import SCORES, plain, write_table
@@ -101,14 +100,14 @@ def read_scored(folder: RunFolder) -> list[ScoredPair]:
     for path in paths:
         name = path.parent.relative_to(folder.path).as_posix()
         if not name.endswith(".partial") and folder.finished(name):
-            about = json.loads((path.parent / "about.json").read_text())
+            about = parse_json((path.parent / "about.json").read_text())
             pairs.append(ScoredPair(path.parent, about))
     if not pairs:
         raise InputError(
             f"{folder.path} holds no finished scores; make some with `pocketcortex zoo score`"
         )
     try:
-        asked = json.loads((folder.path / "zoo.json").read_text())["models"]
+        asked = parse_json((folder.path / "zoo.json").read_text())["models"]
         order = {model["name"]: place for place, model in enumerate(asked)}
     except (OSError, ValueError, KeyError, TypeError):
         order = {}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from pocketcortex.benchmark import AreaSettings
-from pocketcortex.core import BrainArea, InputError, write_json
+from pocketcortex.core import BrainArea, InputError, parse_json, write_json
 from pocketcortex.core.runs import MANIFEST, read_json_object
 from pocketcortex.pipeline.opening import resolve_device
 from pocketcortex.pipeline.progress import say
@@ -126,7 +126,7 @@ def network_task(
 
     found = TaskFolder(Path(out), task)
     found.fill(work)
-    failed = json.loads((found.path / _FAILED).read_text())
+    failed = parse_json((found.path / _FAILED).read_text())
     return str(failed.get(name, "scored"))
 
 

@@ -9,6 +9,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from pocketcortex.core import parse_json
 from pocketcortex.models._tensor_files import read_tensors_whole, write_tensors
 
 
@@ -21,7 +22,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | No
     """Return what `save_checkpoint` wrote; None if there is none, it is cut short or altered."""
     try:
         tensors, notes = read_tensors_whole(path)
-        numbers: dict[str, Any] = json.loads(notes["numbers"])
+        numbers: dict[str, Any] = parse_json(notes["numbers"])
     except (OSError, LookupError, ValueError, safetensors.SafetensorError):
         return None
     return tensors, numbers

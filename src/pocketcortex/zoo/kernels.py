@@ -17,6 +17,7 @@ from pocketcortex.core import (
     explained_writes,
     in_brief,
     map_array,
+    parse_json,
     sync,
     write_json,
 )
@@ -166,7 +167,7 @@ class NetworkKernels:
         """
         path = Path(folder)
         try:
-            manifest = json.loads((path / _MANIFEST).read_text())
+            manifest = parse_json((path / _MANIFEST).read_text())
             found = (manifest.get("format"), manifest.get("version"))
             hashes = manifest.pop("sha256")
             altered = [n for n in ARRAYS if hashes[n] != _sha256(path / f"{n}.npy")]

@@ -1,6 +1,5 @@
 """Networks of timm, by name and from folders of the Hugging Face Hub."""
 
-import json
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, parse_json
 from pocketcortex.zoo._torchvision import import_timm
 from pocketcortex.zoo.checkpoints import read_tensors
 from pocketcortex.zoo.preprocessing import PUBLISHED, Preprocessing
@@ -152,7 +151,7 @@ class HubSource(Source):
     @property
     def preprocessing(self) -> Preprocessing:
         """What the configuration says."""
-        content = json.loads((self._configured() / "config.json").read_bytes())
+        content = parse_json((self._configured() / "config.json").read_bytes())
         return _timm_preprocessing(self.repository, content.get("pretrained_cfg", content))
 
     @property
@@ -175,7 +174,7 @@ class HubSource(Source):
                 f"belong into the folder {self.repository} of the weights folder; "
                 f"{self.file.describe()}"
             )
-        content = json.loads((folder / "config.json").read_bytes())
+        content = parse_json((folder / "config.json").read_bytes())
         if not isinstance(content, dict) or "architecture" not in content:
             raise InputError(
                 f"{folder / 'config.json'} names no architecture of timm; write a builder of your "
