@@ -21,7 +21,7 @@ from pocketcortex.plots.tuning import (
 )
 
 _WIDTH = 10.0  # all lengths in inches
-_LEFTS, _PANEL = (0.74, 4.1, 7.65), (2.15, 2.15)
+_LEFTS, _PANEL = (0.74, 4.28, 7.75), (2.15, 2.15)
 _FOOT, _TITLE, _HEAD, _PICTURE = 0.58, 0.3, 0.62, 0.36
 _ROW = 3.2
 
