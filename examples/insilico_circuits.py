@@ -2,7 +2,8 @@
 
     python examples/insilico_circuits.py runs/circuits
 
-Three experiments; one file each below the folder, and ``circuits.json`` with all figures:
+Three experiments; one file each below the folder, and ``circuits.json`` with all figures, those of
+an earlier call kept:
 
 - *families*: compact models distilled from the true rates of simulated V4 neurons of one animal;
   is the planted kind (dot, edge, curve, texture, colour) the family that is found? The rule's
@@ -302,20 +303,24 @@ def main() -> None:
     parser.add_argument("--neurons", type=int, default=60)
     parser.add_argument("--planted", type=int, default=60)
     parser.add_argument("--only", choices=["families", "filters"])
+    parser.add_argument("--animals", type=int, nargs="+", default=[CALIBRATION, SEEN, TEST])
     arguments = parser.parse_args()
     keep_freed_memory()
     arguments.out.mkdir(parents=True, exist_ok=True)
     natural = dead_leaves(_N_NATURAL, size=_SIZE, seed=_NATURAL_SEED)
-    told: dict[str, Any] = provenance(TEST)
+    path = arguments.out / "circuits.json"
+    told: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    told |= provenance(TEST)
     if arguments.only != "filters":
-        for seed in (CALIBRATION, SEEN, TEST):
+        for seed in arguments.animals:
             found = families(arguments.out, seed, arguments.neurons, natural)
             told[f"animal{seed}"] = found
+            write_json(path, told)
             print(seed, json.dumps(found, indent=1))
     if arguments.only != "families":
         told["filters"] = filters(TEST, arguments.planted, natural)
         print(json.dumps(told["filters"], indent=1))
-    write_json(arguments.out / "circuits.json", told)
+        write_json(path, told)
 
 
 if __name__ == "__main__":
