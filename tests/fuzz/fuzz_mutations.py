@@ -115,7 +115,8 @@ def damaged_text(rng: random.Random, content: bytes) -> bytes:
         elif how == 3:
             tokens.insert(k, other)
         else:
-            tokens[k] = tokens[k] * rng.choice((2, 10, 3000))
+            n = rng.choice((2, 10, 3000))
+            tokens[k] = tokens[k][: _MOST // n + 1] * n
     return b"".join(tokens)[:_MOST]
 
 
