@@ -57,6 +57,7 @@ def test_json_is_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
                 "role": "validation",
                 "n_neurons": 4,
                 "n_stimuli": 6,
+                "n_repeats": 1,
                 "has_images": True,
                 "has_repeats": False,
                 "unusable_neurons": {"1": "all responses are NaN", "3": "constant response"},
@@ -68,7 +69,7 @@ def test_json_is_one_object(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_table_names_unusable_neurons(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "show", str(make_release(tmp_path))]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    assert lines[1] == ["210224", "PE", "validation", "4", "2", "6", "yes", "no"]
+    assert lines[1] == ["210224", "PE", "validation", "4", "2", "6", "yes", "averages"]
     assert ["session", "210224,", "neuron", "3:", "constant", "response"] in lines
 
 
@@ -76,7 +77,7 @@ def test_shows_a_saved_session(tmp_path: Path, capsys: pytest.CaptureFixture[str
     Session("[red]", np.arange(12.0).reshape(3, 2, 2)).save(tmp_path / "mine.npz")
     assert main(["data", "show", str(tmp_path / "mine.npz")]) == 0
     row = capsys.readouterr().out.splitlines()[1]
-    assert row.split() == ["[red]", "?", "?", "2", "0", "3", "no", "yes"]
+    assert row.split() == ["[red]", "?", "?", "2", "0", "3", "no", "2"]
 
 
 def truncate_zip(release: Path) -> None:

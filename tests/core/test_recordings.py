@@ -5,6 +5,7 @@ import runpy
 import warnings
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 from PIL import Image
@@ -51,9 +52,10 @@ def test_whole_numbers_become_float() -> None:
     ("responses", "reason"),
     [
         (np.zeros((3, 4)), r"must be \(n_stimuli, n_repeats, n_neurons\).*got shape \(3, 4\)"),
+        (np.zeros((3, 4)), r"give averages over repeats as \(n_stimuli, 1, n_neurons\)"),
         (np.zeros((3, 0, 4)), "none of them 0"),
         (np.full((3, 1, 4), np.inf), "12 responses are infinite"),
-        (np.full((3, 1, 4), "x"), "must be numbers"),
+        (np.full((3, 1, 4), "x"), r"must be numbers; got <U1; convert .* \.astype\(float\)"),
         (np.full((3, 1, 4), None), "must be numbers"),
         (np.zeros((3, 1, 4), dtype=complex), "must be numbers"),
     ],
@@ -64,8 +66,11 @@ def test_refuses_responses(responses: np.ndarray, reason: str) -> None:
 
 
 def test_refuses_contradictions() -> None:
-    with pytest.raises(InputError, match="session s: 4 images but responses to 5 stimuli; give"):
-        Session("s", make_responses(), make_stimuli(4))
+    with pytest.raises(InputError, match="session s: 6 images but responses to 5 stimuli; give"):
+        Session("s", make_responses(), make_stimuli(6))
+    for role in ("training", "Test", ""):
+        with pytest.raises(InputError, match=f"role must be one of .*; got '{role}'"):
+            Session("s", make_responses(), role=role)
     with pytest.raises(InputError, match="hold 3 repeats"):
         Session("s", make_responses(), has_repeats=False)
     for bin_ms in (0.0, -1.0, np.nan, np.inf):
@@ -147,6 +152,7 @@ def test_recordings_keep_their_order() -> None:
             "role": "test",
             "n_neurons": 4,
             "n_stimuli": 5,
+            "n_repeats": 3,
             "has_images": True,
             "has_repeats": True,
         },
@@ -156,6 +162,7 @@ def test_recordings_keep_their_order() -> None:
             "role": None,
             "n_neurons": 4,
             "n_stimuli": 5,
+            "n_repeats": 1,
             "has_images": False,
             "has_repeats": False,
         },
@@ -164,6 +171,19 @@ def test_recordings_keep_their_order() -> None:
         Recordings([sessions[0], sessions[0]])
     with pytest.raises(InputError, match="no session c; there are b, a"):
         recordings.select(["a", "c"])
+
+
+def test_refuses_an_array_in_place_of_a_stimulus_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as outside of tests
+    with pytest.raises(InputError, match="must be a StimulusSet; got ndarray; make one"):
+        Session("s", make_responses(), np.zeros((5, 3, 8, 8), np.uint8))  # type: ignore[arg-type]
+
+
+def test_names_the_axis_that_images_lie_on() -> None:
+    for axes, axis in (((1, 0, 2), 1), ((2, 1, 0), 2)):
+        swapped = make_responses().transpose(axes)
+        with pytest.raises(InputError, match=f"axis {axis} of the responses, .* transpose them"):
+            Session("s", swapped, make_stimuli(5))
 
 
 def test_example_of_your_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -74,7 +74,9 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 def test_save_refuses_other_names(saved: Path, tmp_path: Path) -> None:
     session = read_npz(saved)
-    with pytest.raises(InputError, match=r"\.npz file; got 'session\.mat'"):
+    with pytest.raises(
+        InputError, match=r"\.npz file; got 'session\.mat', name it 'session\.mat\.npz'"
+    ):
         session.save(tmp_path / "session.mat")
     with pytest.raises(InputError, match="does not exist"):
         session.save(tmp_path / "absent" / "session.npz")

@@ -22,7 +22,8 @@ def _data() -> None:
 @app.command()
 def show(
     path: Annotated[
-        Path, typer.Argument(help="Folder of a V4 release, or a saved session (.npz).")
+        Path,
+        typer.Argument(help="A saved session (.npz), a folder of them, or a V4 release."),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -51,8 +52,8 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
     table = Table("session", "animal", "role", box=None, pad_edge=False)
     for heading in ("neurons", "unusable", "stimuli"):
         table.add_column(heading, justify="right")
-    for heading in ("images", "repeats"):
-        table.add_column(heading)
+    table.add_column("images")
+    table.add_column("repeats", justify="right")
     for row in rows:
         table.add_row(
             row["session"],
@@ -62,7 +63,7 @@ def _print_table(rows: Sequence[dict[str, Any]]) -> None:
             str(len(row["unusable_neurons"])),
             str(row["n_stimuli"]),
             _FLAGS[row["has_images"]],
-            _FLAGS[row["has_repeats"]],
+            str(row["n_repeats"]) if row["has_repeats"] else "averages",
         )
     console = Console(markup=False)
     console.print(table)

@@ -32,6 +32,16 @@ def explore(
     zoo: Annotated[
         Path | None, typer.Option(help="Folder of zoo score and zoo rank, for the page Zoo.")
     ] = None,
+    explained: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of dissect explain, for families; else what is beside the models."
+        ),
+    ] = None,
+    recordings: Annotated[
+        Path | None,
+        typer.Option(help="V4 release, for r² of its models; else the one that they lie in."),
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     cache: Annotated[
@@ -50,7 +60,10 @@ def explore(
         raise InputError(
             f"the explorer needs {error.name}; install it with: pip install 'pocketcortex[explore]'"
         ) from error
-    explorer = Explorer(path, natural=NaturalImages(bank, images), cache=cache, zoo=zoo)
+    explorer = Explorer(
+        path, natural=NaturalImages(bank, images), cache=cache, zoo=zoo,
+        explained=explained, recordings=recordings,
+    )  # fmt: skip
     if export is not None:
         from pocketcortex.explorer import export_site
 

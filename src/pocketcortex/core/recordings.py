@@ -15,6 +15,7 @@ from pocketcortex.core.writing import explained_writes, whole_file
 
 SESSION_FORMAT = "pocketcortex-session"
 SESSION_VERSION = 1
+ROLES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,7 +44,9 @@ class Session:
     ------
     InputError
         If the responses are not numbers with three axes, hold an infinity, or are empty; if the
-        numbers of images and of responses differ; if averages come with several repeats.
+        stimuli are no `StimulusSet`; if the numbers of images and of responses differ; if
+        averages come with several repeats; if the role is none of the three; if `bin_ms` is no
+        positive number.
     """
 
     id: str
@@ -61,10 +64,12 @@ class Session:
                 f"session {self.id}: has_repeats=False says that responses are averages, but "
                 f"they hold {self.n_repeats} repeats; give one, or has_repeats=True"
             )
-        if self.stimuli is not None and len(self.stimuli) != self.n_stimuli:
+        if self.stimuli is not None:
+            _check_images(self.id, self.stimuli, self.responses)
+        if self.role is not None and self.role not in ROLES:
             raise InputError(
-                f"session {self.id}: {len(self.stimuli)} images but responses to "
-                f"{self.n_stimuli} stimuli; give one image for each row of responses, in order"
+                f"session {self.id}: role must be one of {', '.join(ROLES)}, or None; "
+                f"got {self.role!r}"
             )
         if self.bin_ms is not None and not 0 < self.bin_ms < np.inf:
             raise InputError(
@@ -206,7 +211,10 @@ class Session:
         """
         target = Path(path)
         if target.suffix != ".npz":
-            raise InputError(f"a session is saved as an .npz file; got {target.name!r}")
+            raise InputError(
+                f"a session is saved as an .npz file; got {target.name!r}, "
+                f"name it {target.name + '.npz'!r}"
+            )
         if not target.parent.is_dir():
             raise InputError(f"folder {target.parent} does not exist; make it first")
         arrays: dict[str, Any] = {
@@ -284,7 +292,8 @@ class Recordings(Mapping[str, Session]):
         Returns
         -------
         list[dict[str, Any]]
-            Rows with session, animal, role, n_neurons, n_stimuli, has_images, has_repeats.
+            Rows with session, animal, role, n_neurons, n_stimuli, n_repeats, has_images,
+            has_repeats.
         """
         return [
             {
@@ -293,6 +302,7 @@ class Recordings(Mapping[str, Session]):
                 "role": session.role,
                 "n_neurons": session.n_neurons,
                 "n_stimuli": session.n_stimuli,
+                "n_repeats": session.n_repeats,
                 "has_images": session.stimuli is not None,
                 "has_repeats": session.has_repeats,
             }
@@ -305,11 +315,19 @@ def _checked(
 ) -> Float64[np.ndarray, "n_stimuli n_repeats n_neurons"]:
     given = np.asarray(responses)
     if given.dtype.kind not in "fiu":
-        raise InputError(f"session {session_id}: responses must be numbers; got {given.dtype}")
+        raise InputError(
+            f"session {session_id}: responses must be numbers; got {given.dtype}; "
+            "convert them first, for example by .astype(float)"
+        )
     if given.ndim != 3 or 0 in given.shape:
+        averages = (
+            "; give averages over repeats as (n_stimuli, 1, n_neurons), with has_repeats=False"
+            if given.ndim == 2
+            else ""
+        )
         raise InputError(
             f"session {session_id}: responses must be (n_stimuli, n_repeats, n_neurons), none of "
-            f"them 0; got shape {given.shape}"
+            f"them 0; got shape {given.shape}{averages}"
         )
     frozen = np.array(given, dtype=np.float64)
     n_infinite = int(np.isinf(frozen).sum())
@@ -320,6 +338,31 @@ def _checked(
         )
     frozen.setflags(write=False)
     return frozen
+
+
+def _check_images(
+    session_id: str,
+    stimuli: object,
+    responses: Float64[np.ndarray, "n_stimuli n_repeats n_neurons"],
+) -> None:
+    if not isinstance(stimuli, StimulusSet):
+        raise InputError(
+            f"session {session_id}: stimuli must be a StimulusSet; got {type(stimuli).__name__}; "
+            "make one by StimulusSet.from_folder or StimulusSet.from_array"
+        )
+    n_images, shape = len(stimuli), responses.shape
+    if n_images == shape[0]:
+        return
+    axes = [k for k in (1, 2) if shape[k] == n_images]
+    advice = (
+        f"axis {axes[0]} of the responses, of shape {shape}, has as many: transpose them to "
+        "(n_stimuli, n_repeats, n_neurons)"
+        if axes
+        else "give one image for each row of responses, in order"
+    )
+    raise InputError(
+        f"session {session_id}: {n_images} images but responses to {shape[0]} stimuli; {advice}"
+    )
 
 
 def _is_constant(

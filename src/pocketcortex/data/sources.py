@@ -25,6 +25,11 @@ def read_recordings(path: str | Path) -> Recordings:
     path = local_path(path)
     if path.is_dir():
         files = sorted(path.glob("*.npz"))
+        if not files and next(path.rglob("responses_*.npy"), None) is None:
+            raise InputError(
+                f"{path} holds no V4 responses (responses_ID.npy) and no .npz session file; "
+                "Session(...).save makes one of responses and images"
+            )
         return Recordings([read_npz(file) for file in files]) if files else read_v4(path)
     if not path.exists():
         raise InputError(
@@ -34,6 +39,7 @@ def read_recordings(path: str | Path) -> Recordings:
     if path.suffix != ".npz":
         raise InputError(
             f"{path} is no recording that can be read; "
-            "give the folder of a V4 release or an .npz session file"
+            "give the folder of a V4 release, an .npz session file, or a folder of them; "
+            "Session(...).save makes one of responses and images"
         )
     return Recordings([read_npz(path)])

@@ -48,11 +48,14 @@ def asset_names() -> list[str]:
     return sorted(_assets())
 
 
-def shell(page: str, *, mode: str = "server", root: str = "/", head: str = "") -> str:
-    """Return a page's HTML, which its script fills."""
+def shell(
+    page: str, *, mode: str = "server", root: str = "/", head: str = "", zoo: bool = False
+) -> str:
+    """Return a page's HTML, which its script fills; with `zoo` it links to that page."""
     text = resources.files("pocketcortex.explorer").joinpath("web/page.html").read_text("utf-8")
     scripts = head or f'<script type="module" src="{root}assets/main.js"></script>'
-    for name, value in {"PAGE": page, "MODE": mode, "ROOT": root, "SCRIPTS": scripts}.items():
+    told = {"PAGE": page, "MODE": mode, "ROOT": root, "SCRIPTS": scripts, "ZOO": "yes" * zoo}
+    for name, value in told.items():
         text = text.replace(f"@{name}@", value)
     return text
 
@@ -91,7 +94,7 @@ def _add_errors(app: FastAPI) -> None:
 def _add_pages(app: FastAPI, explorer: Explorer) -> None:
     @app.get("/")
     def population_page() -> HTMLResponse:
-        return HTMLResponse(shell("population"))
+        return HTMLResponse(shell("population", zoo=explorer.has_zoo))
 
     @app.get("/population.json")
     def population() -> JSONResponse:
@@ -99,7 +102,7 @@ def _add_pages(app: FastAPI, explorer: Explorer) -> None:
 
     @app.get("/compare")
     def compare_page() -> HTMLResponse:
-        return HTMLResponse(shell("compare"))
+        return HTMLResponse(shell("compare", zoo=explorer.has_zoo))
 
     @app.get("/compare.json")
     def compare(a: str, b: str) -> JSONResponse:
@@ -107,7 +110,7 @@ def _add_pages(app: FastAPI, explorer: Explorer) -> None:
 
     @app.get("/zoo")
     def zoo_page() -> HTMLResponse:
-        return HTMLResponse(shell("zoo"))
+        return HTMLResponse(shell("zoo", zoo=explorer.has_zoo))
 
     @app.get("/zoo.json")
     def zoo() -> JSONResponse:
@@ -128,7 +131,7 @@ def _add_neuron(app: FastAPI, explorer: Explorer) -> None:
     @app.get("/neuron/{name}")
     def neuron_page(name: str) -> HTMLResponse:
         _found(lambda: explorer.study(name))
-        return HTMLResponse(shell("neuron"))
+        return HTMLResponse(shell("neuron", zoo=explorer.has_zoo))
 
     @app.get("/neuron/{name}/looks.json")
     def looks(name: str) -> JSONResponse:

@@ -12,6 +12,8 @@ from pocketcortex.core import InputError
 from pocketcortex.explorer import recipes
 from pocketcortex.explorer.background import Background
 from pocketcortex.explorer.cache import NeuronCache, default_cache
+from pocketcortex.explorer.families import DOT_DETECTOR
+from pocketcortex.explorer.held_out import HeldOut
 from pocketcortex.explorer.natural import NaturalImages
 from pocketcortex.explorer.neurons import Collection, MissingPageError, Neuron
 from pocketcortex.explorer.run_stimuli import RunStimuli
@@ -43,11 +45,18 @@ class Explorer:
         Gradient steps of the synthesized images of the population page.
     zoo
         Folder of a zoo's scores, ranked, for the page of that name; None for `path` if it is one.
+    explained
+        Folder of ``dissect explain``, for the families of preferred stimuli; None for what lies
+        beside the models.
+    recordings
+        Folder of the V4 release with images and responses, by which its published models are
+        scored; None for the release that the models lie in.
 
     Raises
     ------
     InputError
-        If there is no model at the path, a model cannot be read, or the run's tables are damaged.
+        If there is no model at the path, a model cannot be read, the run's tables are damaged, or
+        one of the other folders does not hold what it should.
     """
 
     def __init__(
@@ -58,8 +67,13 @@ class Explorer:
         cache: str | Path | None = None,
         n_steps: int = N_STEPS,
         zoo: str | Path | None = None,
+        explained: str | Path | None = None,
+        recordings: str | Path | None = None,
     ) -> None:
-        self.collection = Collection.open(path)
+        self.collection = Collection.open(path, explained)
+        given = {"zoo": zoo, "explained": explained, "recordings": recordings}
+        self.given = {name: str(value) for name, value in given.items() if value is not None}
+        held_out = HeldOut.beside(Path(path)) if recordings is None else HeldOut(Path(recordings))
         self.zoo_folder = Path(zoo) if zoo is not None else Path(path)
         if zoo is not None and not is_zoo(self.zoo_folder):
             raise InputError(f"{zoo} holds no scores of networks; name a folder of zoo score")
@@ -71,6 +85,7 @@ class Explorer:
             name: Study(
                 neuron, NeuronCache.of(folder, self._digest(neuron), shown),
                 self.natural, run, self.collection.targets.get(name), n_steps,
+                held_out if held_out is not None and held_out.knows(neuron) else None,
             )
             for name, neuron in self.collection.neurons.items()
         }  # fmt: skip
@@ -86,6 +101,11 @@ class Explorer:
     def pacer(self) -> Any:
         """Holds background work back while a request is answered."""
         return self.background.pacer
+
+    @property
+    def has_zoo(self) -> bool:
+        """Whether there are scores of networks to show."""
+        return is_zoo(self.zoo_folder)
 
     def study(self, name: str) -> Study:
         """Return what is known of one neuron.
@@ -122,16 +142,21 @@ class Explorer:
     def population(self) -> dict[str, Any]:
         """Return what the population page tells: a row a neuron."""
         rows = [self._row(study) for study in self.studies.values()]
+        families = {row["family"] for row in rows if row["family"]}
+        if any(row["dot_detector"] for row in rows):
+            families.add(DOT_DETECTOR)
         return {
             "title": self.collection.path.resolve().name,
             "n_neurons": len(rows),
-            "has_zoo": is_zoo(self.zoo_folder),
+            "has_zoo": self.has_zoo,
             "n_waiting": self.background.n_waiting,
             "natural": self.natural.words,
-            "families": sorted({row["family"] for row in rows if row["family"]}),
+            "natural_name": self._natural_name(),
+            "families": sorted(families),
+            "known": self._known(rows),
             "neurons": rows,
             "failures": dict(self.background.failures),
-            "python": recipes.population(self.collection),
+            "python": recipes.population(self.collection, self.natural, self.given),
         }
 
     def neuron(self, name: str) -> dict[str, Any]:
@@ -209,7 +234,9 @@ class Explorer:
         """Return a natural image changed to raise and to lower the response."""
         study = self.study(name)
         told = study.adversarial()
+        from_run = told["source"] == "run" and study.run is not None
         return told | {
+            "natural_name": study.run.name if from_run and study.run else self.natural.name,
             "pictures": _urls(name, _CHANGED),
             "python": recipes.adversarial(study),
         }
@@ -246,13 +273,13 @@ class Explorer:
         InputError
             If the scores are not ranked, or damaged.
         """
-        return read_zoo(self.zoo_folder) if is_zoo(self.zoo_folder) else None
+        return read_zoo(self.zoo_folder) if self.has_zoo else None
 
     def _row(self, study: Study) -> dict[str, Any]:
         name = study.neuron.name
         described, looks = study.stored("described") or {}, study.stored("looks")
         field = study.stored("field") or {}
-        score = self.collection.scores.get(name)
+        score, families = self.collection.scores.get(name), self.collection.families
         return {
             "name": name,
             "label": study.neuron.label,
@@ -262,11 +289,38 @@ class Explorer:
             "n_filters": described.get("n_filters"),
             "filters": described.get("filters"),
             "image_size": described.get("image_size"),
-            "r2": None if score is None else vars(score),
-            "family": self.collection.families.get(name),
+            "r2": study.stored_score() if score is None else vars(score),
+            "family": families.of.get(name),
+            "dot_detector": name in families.dot_detectors,
+            "natural_name": study.natural_name,
             "field": {key: field.get(key) for key in ("x_px", "y_px", "diameter_px")},
             "pictures": _urls(name, _KINDS) if looks else None,
             "responses": looks["responses"] if looks else None,
+        }
+
+    def _natural_name(self) -> str:
+        """Return what tiles call images that were found, not made."""
+        names = {study.natural_name for study in self.studies.values()}
+        return names.pop() if len(names) == 1 else "natural"
+
+    def _known(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return how many neurons have an r² or a family, and where those come from."""
+        scored = [row["r2"] for row in rows if row["r2"] is not None]
+        waiting = sum(
+            study.held_out is not None
+            and row["r2"] is None
+            and name not in self.background.failures
+            for (name, study), row in zip(self.studies.items(), rows, strict=True)
+        )
+        families = self.collection.families
+        return {
+            "r2": len(scored),
+            "r2_waiting": waiting,
+            "r2_on": sorted(
+                {f"{one['metric'].replace('r2', 'r²')}, {one['on']}" for one in scored}
+            ),
+            "family": sum(row["family"] is not None for row in rows),
+            "family_by": families.by if families.of else None,
         }
 
     def _digest(self, neuron: Neuron) -> str:
@@ -295,6 +349,8 @@ class Explorer:
             study.looks(pause)
             pause()
             study.field()
+            pause()
+            study.score(pause)
 
 
 def _urls(name: str, kinds: tuple[str, ...]) -> dict[str, str]:

@@ -31,9 +31,11 @@ def export_site(
 ) -> dict[str, Any]:
     """Write an explorer's pages into a folder that any web server, or none, can show.
 
-    ``index.html``, ``compare.html`` and ``neuron/NAME.html``; ``data/`` holds a script a neuron
-    with its weights, pictures and the stimuli of its tuning curves, so that pages also work where
-    they are opened as files. Nothing is loaded from elsewhere, and no path of this machine told.
+    ``index.html``, ``compare.html``, ``neuron/NAME.html`` and, with a zoo, ``zoo.html``; beside
+    them ``population.json``, ``neuron/NAME.json`` and ``zoo.json``. ``data/`` holds a script a
+    neuron with its weights, pictures and the stimuli of its tuning curves, so that pages also work
+    where they are opened as files. Nothing is loaded from elsewhere, and no path of this machine
+    is told.
 
     Parameters
     ----------
@@ -65,13 +67,14 @@ def export_site(
             (folder / "assets" / name).write_bytes(asset(name))
     hide = _hider(explorer)
     for done, name in enumerate(explorer.studies, 1):
-        _write_script(folder / "data" / f"{name}.js", f"neurons[{json.dumps(name)}]",
-                      hide(_neuron(explorer, name)))  # fmt: skip
+        told = hide(_neuron(explorer, name))
+        _write_script(folder / "data" / f"{name}.js", f"neurons[{json.dumps(name)}]", told)
+        _write_twin(folder / "neuron" / f"{name}.json", _without_pictures(told))
         for kind in _TILES:
             (folder / "pictures" / f"{name}-{kind}.png").write_bytes(
                 explorer.study(name).picture(kind) or b""
             )
-        page = _page("neuron", "../", f"data/{quote(name, safe='')}.js")
+        page = _page("neuron", "../", f"data/{quote(name, safe='')}.js", zoo=explorer.has_zoo)
         named = page.replace('data-page="neuron"', f'data-page="neuron" data-name="{escape(name)}"')
         (folder / "neuron" / f"{name}.html").write_text(named, "utf-8")
         advance(done, len(explorer.studies))
@@ -79,8 +82,15 @@ def export_site(
     for row in population["neurons"]:
         row["pictures"] = {k: f"pictures/{quote(row['name'], safe='')}-{k}.png" for k in _TILES}
     _write_script(folder / "data" / "population.js", "population", population)
-    (folder / "index.html").write_text(_page("population", "", "data/population.js"), "utf-8")
-    (folder / "compare.html").write_text(_page("compare", ""), "utf-8")
+    _write_twin(folder / "population.json", population)
+    pages = {"index": _page("population", "", "data/population.js", zoo=explorer.has_zoo)}
+    pages["compare"] = _page("compare", "", zoo=explorer.has_zoo)
+    if (zoo := hide(explorer.zoo())) is not None:
+        _write_script(folder / "data" / "zoo.js", "zoo", zoo)
+        _write_twin(folder / "zoo.json", {"zoo": zoo})
+        pages["zoo"] = _page("zoo", "", "data/zoo.js", zoo=True)
+    for name, text in pages.items():
+        (folder / f"{name}.html").write_text(text, "utf-8")
     n_bytes = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     n_neurons = len(explorer.studies)
     return {"page": str(folder / "index.html"), "n_neurons": n_neurons, "n_bytes": n_bytes}
@@ -109,10 +119,10 @@ def _module(name: str) -> str:
     return f"module_{name.removesuffix('.js')}"
 
 
-def _page(page: str, root: str, *data: str) -> str:
+def _page(page: str, root: str, *data: str, zoo: bool) -> str:
     names = [*data, "assets/bundle.js"]
     scripts = "".join(f'<script defer src="{root}{name}"></script>\n' for name in names)
-    return shell(page, mode="static", root=root, head=scripts)
+    return shell(page, mode="static", root=root, head=scripts, zoo=zoo)
 
 
 def _neuron(explorer: Explorer, name: str) -> dict[str, Any]:
@@ -120,6 +130,7 @@ def _neuron(explorer: Explorer, name: str) -> dict[str, Any]:
     study = explorer.study(name)
     study.looks()
     study.field()
+    study.score()
     page, adversarial = explorer.neuron(name), explorer.adversarial(name)
     for told in (page, adversarial):
         told["pictures"] = {kind: data_url(study.picture(kind) or b"") for kind in told["pictures"]}
@@ -145,11 +156,25 @@ def _write_script(path: Path, where: str, value: Any) -> None:
     path.write_text(f"{start}.{where} = {text};\n", "utf-8")
 
 
+def _write_twin(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, ensure_ascii=True, allow_nan=False) + "\n", "utf-8")
+
+
+def _without_pictures(told: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a neuron's page: its pictures and stimuli are the page's alone."""
+    page, adversarial = ({k: v for k, v in told[part].items() if k != "pictures"}
+                         for part in ("page", "adversarial"))  # fmt: skip
+    curves = [{k: v for k, v in one.items() if k != "sheet"} for one in told["tuning"]["curves"]]
+    return page | {"adversarial": adversarial, "tuning": told["tuning"] | {"curves": curves}}
+
+
 def _hider(explorer: Explorer) -> Callable[[Any], Any]:
     """Return what takes this machine's folders out of every text."""
     paths = [explorer.collection.path, *(s.neuron.path for s in explorer.studies.values())]
     if explorer.natural.path is not None:
         paths.append(explorer.natural.path)
+    paths += [Path(given) for given in explorer.given.values()]
+    paths += [study.held_out.path for study in explorer.studies.values() if study.held_out]
     folders = sorted({f"{path.parent}/" for path in paths} - {"./"}, key=len, reverse=True)
 
     def hide(value: Any) -> Any:

@@ -56,6 +56,11 @@ class NaturalImages:
         return f"{self.n} images of {self.path.name}"
 
     @property
+    def name(self) -> str:
+        """What to call one of them in a word or two."""
+        return "dead leaves" if self.path is None else "natural"
+
+    @property
     def python(self) -> str:
         """Python that makes ``natural``, the images for a model of 112 pixels."""
         if self.path is None:

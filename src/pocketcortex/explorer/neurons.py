@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from pocketcortex.core import InputError
+from pocketcortex.explorer.families import TABLE, Families
 from pocketcortex.explorer.zoo import is_zoo
 
 if TYPE_CHECKING:
@@ -54,6 +55,11 @@ class Neuron:
         return cls(name, path, told["session"], int(told["neuron"]))
 
     @property
+    def published(self) -> bool:
+        """Whether it is a file of a published model, not a folder of a saved one."""
+        return self.path.suffix in SUFFIXES
+
+    @property
     def label(self) -> str:
         """What to call it on a page."""
         return self.name if self.session is None else f"{self.session} · {self.neuron}"
@@ -95,6 +101,8 @@ class Score:
         On held-out images, and its interval; None where unknown.
     n_stimuli
         Images behind it.
+    on
+        Which images those are.
     """
 
     metric: str
@@ -102,6 +110,7 @@ class Score:
     low: float | None
     high: float | None
     n_stimuli: int
+    on: str = "images held out by the run"
 
 
 @dataclass(frozen=True)
@@ -118,8 +127,10 @@ class Collection:
         The run folder; None if there is none.
     targets
         Place of each neuron among the targets of the run's stimuli.
-    scores, families
+    scores
         What the run says of each; empty without one.
+    families
+        What each prefers, as far as tables tell.
     """
 
     path: Path
@@ -127,10 +138,10 @@ class Collection:
     run: Path | None = None
     targets: Mapping[str, int] = field(default_factory=dict)
     scores: Mapping[str, Score] = field(default_factory=dict)
-    families: Mapping[str, str] = field(default_factory=dict)
+    families: Families = field(default_factory=Families)
 
     @classmethod
-    def open(cls, path: str | Path) -> "Collection":
+    def open(cls, path: str | Path, explained: str | Path | None = None) -> "Collection":
         """Return the neurons of a run folder, a release, a folder of models, or one model.
 
         Parameters
@@ -139,11 +150,14 @@ class Collection:
             A run folder (with ``compact/``), the folder of a V4 release, a folder of saved or
             published models, one saved model, or a published model's file. A folder of a zoo's
             scores has no neurons.
+        explained
+            Folder of ``dissect explain``, for families; None for what lies beside the models.
 
         Raises
         ------
         InputError
-            If there is no model there, or the run's tables cannot be read.
+            If there is no model there, the run's tables cannot be read, or `explained` holds no
+            table of families.
         """
         path = Path(path)
         if is_zoo(path):
@@ -152,9 +166,11 @@ class Collection:
         release = path / "data_compact_models" / "models_torch"
         models = path / "compact" if run else release if release.is_dir() else path
         neurons = {one.name: one for one in _found(models)}
+        families = Families.beside(path) if explained is None else Families.read(Path(explained))
         if run is None:
-            return cls(path, neurons)
-        return cls(path, neurons, run, *_told_by_run(run, neurons))
+            return cls(path, neurons, families=families)
+        targets, scores, own = _told_by_run(run, neurons)
+        return cls(path, neurons, run, targets, scores, families if families.of else own)
 
 
 def _found(path: Path) -> list[Neuron]:
@@ -183,11 +199,11 @@ def _natural(name: str) -> list[tuple[str, int]]:
 
 def _told_by_run(
     run: Path, neurons: Mapping[str, Neuron]
-) -> tuple[dict[str, int], dict[str, Score], dict[str, str]]:
+) -> tuple[dict[str, int], dict[str, Score], Families]:
     """Return each neuron's place among the run's targets, its score and its family."""
     path = run / "scores" / "scores.parquet"
     if not path.is_file():
-        return {}, {}, {}
+        return {}, {}, Families()
     import pandas as pd
 
     try:
@@ -209,13 +225,15 @@ def _told_by_run(
     if len(families) != len(order):
         families = []
     return (
-        {name: k for k, name in enumerate(order)}, scores, dict(zip(order, families, strict=False))
+        {name: k for k, name in enumerate(order)}, scores,
+        Families(run / "circuits" / TABLE if families else None,
+                 dict(zip(order, families, strict=False)), by="the run's circuits"),
     )  # fmt: skip
 
 
 def _families(run: Path) -> list[str]:
     """Return the family of each target, in order; none without the stage that finds them."""
-    path = run / "circuits" / "families.csv"
+    path = run / "circuits" / TABLE
     if not path.is_file():
         return []
     import pandas as pd

@@ -1,10 +1,21 @@
 """Python that makes again what a page shows."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from pocketcortex.explorer.natural import N_IMAGES, NaturalImages
 from pocketcortex.explorer.neurons import Collection, Neuron
 from pocketcortex.explorer.study import BUDGET, SEED, Study
+
+CROSSED = (
+    "from pathlib import Path\nimport torch\nfrom pocketcortex.core import decode_image\n"
+    "image = decode_image(Path('PICTURE.png').read_bytes(), 'PICTURE.png', "
+    "size=first.image_size[0])\n"
+    "with torch.inference_mode():\n"
+    "    responses = [float(one(torch.from_numpy(image)[None])) for one in (first, second)]\n"
+)
+"""What two models, ``first`` and ``second``, answer to one image."""
 
 
 def url(name: str, rest: str) -> str:
@@ -25,15 +36,21 @@ def load(neuron: Neuron) -> str:
     )
 
 
-def population(collection: Collection) -> str:
+def population(collection: Collection, natural: NaturalImages, given: Mapping[str, str]) -> str:
     """Return Python that tells what the population page sorts by."""
+    more, names = "".join(f", {name}={value!r}" for name, value in given.items()), "Explorer"
+    if natural.path is not None or natural.n != N_IMAGES:
+        where = f"Path({str(natural.path)!r})" if natural.path is not None else "None"
+        more += f", natural=NaturalImages({where}, {natural.n})"
+        names += ", NaturalImages"
     return (
-        "from pocketcortex.explorer import Explorer\n"
-        f"rows = Explorer({str(collection.path)!r}).population()['neurons']\n"
+        ("from pathlib import Path\n" if "Path(" in more else "")
+        + f"from pocketcortex.explorer import {names}\n"
+        f"rows = Explorer({str(collection.path)!r}{more}).population()['neurons']\n"
     )
 
 
-def neuron(study: Study) -> dict[str, str]:
+def neuron(study: Study) -> dict[str, str | None]:
     """Return Python for every panel of a neuron's page, by panel."""
     read = load(study.neuron)
     picture = "PICTURE.png"
@@ -57,7 +74,27 @@ def neuron(study: Study) -> dict[str, str]:
         "made = synthesize([model], n_starts=1, n_steps=STEPS, seed=SEED, minimize=MINIMIZE)\n"
         "image, response = made.images[0, 0], made.responses[0, 0]\n",
         "looks": looks(study),
+        "r2": r2(study),
+        "load": read,
+        "crossed": CROSSED,
     }
+
+
+def r2(study: Study) -> str | None:
+    """Return Python that scores a published model on its session's second half; else None."""
+    if study.held_out is None:
+        return None
+    neuron = study.neuron
+    return (
+        load(neuron) + "import numpy as np\nimport torch\n"
+        "from pocketcortex.data import read_v4\nfrom pocketcortex.metrics import pearson_r2\n"
+        f"session = read_v4({str(study.held_out.path)!r})[{neuron.session!r}]\n"
+        "half = np.arange(session.n_stimuli // 2, session.n_stimuli)\n"
+        "images = torch.from_numpy(session.require_stimuli().read(half))\n"
+        "with torch.inference_mode():\n"
+        "    responses = torch.cat([model(some) for some in images.split(16)]).numpy()\n"
+        f"r2 = pearson_r2(session.mean_responses[half][:, [{neuron.neuron}]], responses[:, None])\n"
+    )
 
 
 def looks(study: Study) -> str:
@@ -119,11 +156,7 @@ def compare(first: Study, second: Study) -> str:
     return (
         load(first.neuron).replace("model =", "first =")
         + load(second.neuron).replace("model =", "second =")
-        + "from pathlib import Path\nimport torch\nfrom pocketcortex.core import decode_image\n"
-        "image = decode_image(Path('PICTURE.png').read_bytes(), 'PICTURE.png', "
-        "size=first.image_size[0])\n"
-        "with torch.inference_mode():\n"
-        "    responses = [float(one(torch.from_numpy(image)[None])) for one in (first, second)]\n"
+        + CROSSED
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, UInt8
 
 from pocketcortex.core import InputError, map_array, read_array
+from pocketcortex.core.runs import read_json_object
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,11 +23,14 @@ class RunStimuli:
         The role of each, a `metrics.StimulusRoles`.
     responses
         Of every model to every image.
+    name
+        What to call the images that were sought among: ``natural`` or ``dead leaves``.
     """
 
     images: UInt8[np.ndarray, "n_stimuli 3 h w"]
     roles: Any
     responses: Float[np.ndarray, "n_stimuli n_models"]
+    name: str = "natural"
 
     @classmethod
     def of(cls, run: Path) -> "RunStimuli | None":
@@ -53,7 +57,7 @@ class RunStimuli:
             raise InputError(f"the stimuli of the run {run} cannot be read ({error})") from error
         if len(images) != len(roles) or len(responses) != len(roles):
             raise InputError(f"the stimuli of the run {run} differ in number from their roles")
-        return cls(images, roles, responses)
+        return cls(images, roles, responses, _name(run))
 
     def rows(self, role: str, target: int) -> Int[np.ndarray, " n"]:
         """Return the numbers of a role's stimuli for one model; none if there is no such role."""
@@ -82,3 +86,12 @@ class RunStimuli:
         """Return the first so many random natural images; all if there are fewer."""
         rows = [k for k, role in enumerate(self.roles.role) if role == "random"][:n]
         return np.array(self.images[rows])
+
+
+def _name(run: Path) -> str:
+    """Return what the run's natural images are: of banks, or made by code alone."""
+    path = run / "config.json"
+    students = read_json_object(path).get("students") if path.is_file() else None
+    if not isinstance(students, dict):
+        return "natural"
+    return "dead leaves" if students.get("dead_leaves") and not students.get("banks") else "natural"

@@ -12,6 +12,7 @@ from jaxtyping import UInt8
 
 from pocketcortex.core import decode_image
 from pocketcortex.explorer.cache import NeuronCache
+from pocketcortex.explorer.held_out import HeldOut
 from pocketcortex.explorer.natural import NaturalImages
 from pocketcortex.explorer.neurons import Neuron
 from pocketcortex.explorer.pictures import to_png
@@ -47,6 +48,8 @@ class Study:
         Stimuli of the run it is from, and its place among their targets; None without.
     n_steps
         Gradient steps of synthesized images.
+    held_out
+        Recordings that it can be scored on; None without.
     """
 
     neuron: Neuron
@@ -55,6 +58,7 @@ class Study:
     run: RunStimuli | None = None
     target: int | None = None
     n_steps: int = N_STEPS
+    held_out: HeldOut | None = None
     locks: dict[str, RLock] = field(default_factory=lambda: defaultdict(RLock), init=False)
 
     @cached_property
@@ -176,6 +180,39 @@ class Study:
             return {"responses": responses, "source": source, "budget": BUDGET}
 
         return self._once("adversarial", make)
+
+    def score(self, pause: Callable[[], None] = lambda: None) -> dict[str, Any] | None:
+        """Return how well it predicts its neuron on images that fitted nothing; None if unknown.
+
+        Parameters
+        ----------
+        pause
+            Called between steps; may wait.
+        """
+        if self.held_out is None:
+            return None
+        held_out = self.held_out
+
+        def make() -> dict[str, Any]:
+            size = self.model.image_size[0]
+            return held_out.score(self.neuron, size, lambda some: self.respond(some, pause))
+
+        return self._once(f"r2-{held_out.key(self.neuron)}", make)
+
+    def stored_score(self) -> dict[str, Any] | None:
+        """Return its score if that was computed already."""
+        if self.held_out is None:
+            return None
+        return self.stored(f"r2-{self.held_out.key(self.neuron)}")
+
+    @property
+    def natural_name(self) -> str:
+        """What to call the images that were sought among: ``natural`` or ``dead leaves``."""
+        looks = self.stored("looks")
+        from_run = self.run is not None and (
+            looks is None or looks["sources"]["natural_max"] == "run"
+        )
+        return self.run.name if self.run is not None and from_run else self.natural.name
 
     def picture(self, name: str) -> bytes | None:
         """Return a kept picture as PNG, None if there is none of that name."""

@@ -30,7 +30,7 @@ def read_zoo(run: Path) -> dict[str, Any]:
     Returns
     -------
     ``boards``: one an area and analysis, with ``rows`` (best first) and ``curves`` (depth and score
-    of every layer; none for analyses that have no score a layer), and ``python``.
+    of every layer; none for analyses that have no score a layer), and ``python`` that draws it.
 
     Raises
     ------
@@ -50,18 +50,40 @@ def read_zoo(run: Path) -> dict[str, Any]:
                 "area": str(area), "analysis": str(analysis), "metric": _metric(str(analysis)),
                 "rows": [_row(row) for row in own.to_dict("records")],
                 "curves": curves.get((str(area), str(analysis)), []),
+                "python": _python(run, str(area), str(analysis)),
             }
             for (area, analysis), own in table.groupby(["area", "analysis"], sort=False)
         ]  # fmt: skip
     except (OSError, LookupError, ValueError, TypeError) as error:
         raise InputError(f"the tables of {run} cannot be read ({error})") from error
-    python = (
-        "import pandas as pd\n"
-        f"board = pd.read_parquet({str(path)!r})\n"
-        "board = board[(board['area'] == AREA) & (board['analysis'] == ANALYSIS)]\n"
-        f"# layers: {run}/scores/NETWORK/AREA/layers.parquet\n"
+    return {"title": run.resolve().name, "boards": boards}
+
+
+def _python(run: Path, area: str, analysis: str) -> str:
+    """Return Python that draws one leaderboard and its layer curves again."""
+    board = (
+        "from pathlib import Path\nimport pandas as pd\n"
+        "from pocketcortex.plots import Leaderboard, plot_leaderboard\n"
+        f"run, area, metric = Path({str(run)!r}), {area!r}, {_metric(analysis)!r}\n"
+        "board = pd.read_parquet(run / 'rank' / 'leaderboard.parquet')\n"
+        f"board = board[(board['area'] == area) & (board['analysis'] == {analysis!r})]\n"
+        "ranking = plot_leaderboard(Leaderboard(\n"
+        "    area, metric, list(board['model']), board['value'].to_numpy(float),\n"
+        "    board[['ci_low', 'ci_high']].to_numpy(float), list(board['kind'])))\n"
     )
-    return {"title": run.resolve().name, "boards": boards, "python": python}
+    if analysis not in _CURVES:
+        return board
+    return board + (
+        "import json\nfrom pocketcortex.plots import LayerCurves, plot_layer_curves\n"
+        "curves = {}\n"
+        "for about in run.glob('scores/*/*/about.json'):\n"
+        "    told = json.loads(about.read_text())\n"
+        "    if told['area']['id'] == area and (about.parent / 'manifest.json').exists():\n"
+        "        layers = pd.read_parquet(about.parent / 'layers.parquet')\n"
+        f"        curves[told['model']['name']] = tuple(layers[['depth', {_CURVES[analysis]!r}]]"
+        ".to_numpy(float).T)\n"
+        "layers = plot_layer_curves(LayerCurves(area, metric, curves))\n"
+    )
 
 
 def _curves(run: Path) -> dict[tuple[str, str], list[dict[str, Any]]]:

@@ -58,6 +58,8 @@ def import_compact_model(path: str | Path) -> CompactModel:
     """
     path = Path(path)
     readers = {".pt": _read_pt, ".npy": _read_npy, ".h5": _read_h5, ".keras": _read_keras}
+    if path.suffix not in readers and not path.exists():
+        raise InputError(f"{path} does not exist; give a model's file, or a folder of models")
     if path.suffix not in readers:
         raise InputError(f"{path.name}: unknown model format {path.suffix!r}; use {list(readers)}")
     read = readers[path.suffix]

@@ -95,7 +95,10 @@ def prepare_inputs(config: RecordingsConfig, seed: int) -> RunInputs:
     train = list(recordings.select(names).values())
     train = [s for s in train if config.train or s.stimuli is not None]
     if not train:
-        raise InputError("no training session with images; name some in recordings.train")
+        raise InputError(
+            "no training session with images; name some in recordings.train, or save them with "
+            'role="train"'
+        )
     taken = [s.id for s in (*train, validation, *tests)]
     if len(set(taken)) < len(taken):
         raise InputError(
@@ -117,7 +120,10 @@ def prepare_inputs(config: RecordingsConfig, seed: int) -> RunInputs:
             )
     for test in tests:
         if test.n_stimuli // 2 < MIN_HALF:
-            raise InputError(f"session {test.id} has {test.n_stimuli} images; too few to halve")
+            raise InputError(
+                f"session {test.id} has {test.n_stimuli} images; too few to halve into fitting "
+                f"and held-out images: a test session needs {2 * MIN_HALF} or more"
+            )
     hidden = {d for test in tests for d in _second_half(test).require_stimuli().digests}
     return RunInputs(
         tuple(_trainable(s, hidden, config.skip_synthesized) for s in train),
@@ -148,8 +154,9 @@ def _chosen(recordings: Recordings, name: str | None, role: str) -> Session:
     if len(fitting) != 1:
         raise InputError(
             f"{len(fitting)} sessions with images have the role {role!r}; name one in "
-            f"recordings.{role}. A run takes different sessions to train, validate and test, and "
-            f"there are {len(recordings)}; a single one can be cut in three by its images"
+            f"recordings.{role}, or save one with that role. A run takes different sessions to "
+            f"train, validate and test, and there are {len(recordings)}; a single one can be cut "
+            "in three by its images"
         )
     return fitting[0]
 

@@ -56,7 +56,9 @@ def name_points(
     others
         Points without names to be kept clear of too.
     """
-    scale = ax.get_figure(root=True).dpi / 72  # pixels a typographic point
+    figure = ax.get_figure(root=True)
+    assert figure is not None  # noqa: S101 - axes are drawn on one
+    scale = figure.dpi / 72  # pixels a typographic point
     half = _POINT * scale
     places = ax.transData.transform(np.concatenate([points, others]))
     taken = [Bbox.from_extents(x - half, y - half, x + half, y + half) for x, y in places]

@@ -302,7 +302,9 @@ def plot_property_scatter(scatter: PropertyScatter, *, ax: Axes | None = None) -
     """
     ax = axes_or_new(ax, (4.6, 3.6))
     _draw_scatter(scatter, ax)
-    ax.get_figure(root=True).draw_without_rendering()
+    figure = ax.get_figure(root=True)
+    assert figure is not None  # noqa: S101 - axes are drawn on one
+    figure.draw_without_rendering()
     _name_scatter(scatter, ax)
     return ax
 
@@ -332,7 +334,7 @@ def _name_scatter(scatter: PropertyScatter, ax: Axes) -> None:
     known = np.isfinite(points).all(axis=1)
     named = known & (np.array(scatter.kinds) != "random")
     if named.sum() <= _MOST_NAMES:
-        names = [scatter.models[k] for k in np.flatnonzero(named)]
+        names = [scatter.models[k] for k in np.flatnonzero(named).tolist()]
         name_points(ax, names, points[named], points[known & ~named])
 
 

@@ -3,7 +3,7 @@
 import { CHANGED, INK, paint } from "./colour.js";
 import { h, number, svg } from "./dom.js";
 
-const LEFT = 34, RIGHT = 8, TOP = 8, BOTTOM = 32;
+const LEFT = 34, RIGHT = 12, TOP = 8, BOTTOM = 32;
 
 // Return a chart of lines [{y, colour, name}] over x, or over an x of their own; `level` is drawn
 // as a dotted line.
@@ -17,10 +17,13 @@ export function lineChart({ title, xLabel, x, lines, level = null, colours = nul
   const across = (k, own = x) => LEFT + ((own[k] - x[0]) / (x[x.length - 1] - x[0] || 1)) * (W - LEFT - RIGHT);
   const up = (y) => TOP + ((top - y) / (top - bottom)) * (H - TOP - BOTTOM);
   const text = (at, left, anchor, words, more = {}) => svg("text", { x: left, y: at, "text-anchor": anchor, class: "tick", ...more }, words);
-  const marks = ticks(low, high).map((value) => [
-    svg("line", { x1: LEFT - 3, x2: LEFT, y1: up(value), y2: up(value), class: "axis" }), text(up(value) + 3.5, LEFT - 5, "end", short(value)),
+  const marks = ticks(low, high).map(([value, label]) => [
+    svg("line", { x1: LEFT - 3, x2: LEFT, y1: up(value), y2: up(value), class: "axis" }), text(up(value) + 3.5, LEFT - 5, "end", label),
   ]).flat();
-  const ends = [0, x.length - 1].map((k) => text(H - BOTTOM + 13, across(k), k ? "end" : "start", short(x[k])));
+  const ends = ticks(x[0], x[x.length - 1]).map(([value, label]) => [
+    svg("line", { x1: across(0, [value]), x2: across(0, [value]), y1: H - BOTTOM, y2: H - BOTTOM + 3, class: "axis" }),
+    text(H - BOTTOM + 13, across(0, [value]), "middle", label),
+  ]).flat();
   const drawn = svg("svg", { viewBox: `0 0 ${W} ${H}`, class: "chart", role: "img", "aria-label": `${title}: ${lines.map((line) => `${line.name} from ${number(Math.min(...line.y))} to ${number(Math.max(...line.y))}`).join("; ")}` },
     svg("line", { x1: LEFT, x2: W - RIGHT, y1: H - BOTTOM, y2: H - BOTTOM, class: "axis" }),
     svg("line", { x1: LEFT, x2: LEFT, y1: TOP, y2: H - BOTTOM, class: "axis" }),
@@ -46,11 +49,13 @@ export function heatMap({ title, rows, level = 0 }) {
   return h("figure", {}, h("figcaption", {}, title), canvas);
 }
 
+// Return round numbers within a range and what to write beside them, all to the same decimals.
 function ticks(low, high) {
   const step = 10 ** Math.floor(Math.log10((high - low) / 2));
   const size = [1, 2, 5, 10].map((k) => k * step).find((one) => (high - low) / one <= 4);
   const found = [];
-  for (let k = Math.ceil(low / size); k * size <= high + 1e-12; k++) found.push(k * size);
+  const decimals = Math.max(0, -Math.floor(Math.log10(size) + 1e-9));
+  for (let k = Math.ceil(low / size - 1e-9); k * size <= high + 1e-9 * size; k++) found.push([k * size, number(k * size, decimals)]);
   return found;
 }
 

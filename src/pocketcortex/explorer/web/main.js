@@ -17,7 +17,7 @@ function links() {
   const home = backend.static ? `${root}index.html` : root;
   document.getElementById("home").href = home;
   const wanted = [["population", "Population", home]];
-  if (!backend.static) wanted.push(["zoo", "Zoo", `${root}zoo`]);
+  if (document.documentElement.dataset.zoo) wanted.push(["zoo", "Zoo", backend.zooPage]);
   clear(
     document.getElementById("nav"),
     wanted.map(([name, text, href]) => h("a", { href, "aria-current": name === page ? "page" : null }, text)),

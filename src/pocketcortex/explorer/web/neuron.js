@@ -6,8 +6,8 @@ import { STAGES, circuitView, drawKernel, key, unpack } from "./circuit.js";
 import { synthesisPanel } from "./synthesis.js";
 import { clear, h, number, problem, python, settled, whole } from "./dom.js";
 
-const OWN = { synthesized_max: "most, synthesized", natural_max: "most, natural", natural_min: "least, natural", synthesized_min: "least, synthesized" };
-const CHANGED_NAMES = { base: "a natural image", raised: "changed to raise", lowered: "changed to lower" };
+const OWN = { synthesized_max: "most, synthesized", natural_max: "most, NATURAL", natural_min: "least, NATURAL", synthesized_min: "least, synthesized" };
+const CHANGED_NAMES = { base: "unchanged, NATURAL", raised: "changed to raise", lowered: "changed to lower" };
 
 export async function neuronPage(main, backend, name = nameOf()) {
   const told = await backend.neuron(name);
@@ -49,12 +49,14 @@ export async function neuronPage(main, backend, name = nameOf()) {
     h("div", { class: "heading" }, h("h1", {}, told.label), facts(told, counts), steps(told, backend)),
     h("div", { class: "two" },
       h("section", { class: "side" },
-        h("h2", {}, "Image"),
-        h("div", { class: "stagebox" }, shown), response,
-        h("label", { class: "tick" }, saliencyBox, " saliency (", h("span", {}, backend.static ? "gradient" : "smoothing a patch"), ")"),
-        gallery, drop, uploadError,
-        h("h3", {}, "Adversarial images"), fooled,
-        synthesis.element, code),
+        h("div", { class: "seen" }, h("h2", {}, "Image"),
+          h("div", { class: "stagebox" }, shown), response,
+          h("label", { class: "tick" }, saliencyBox, " saliency (", h("span", {}, backend.static ? "gradient" : "smoothing a patch"), ")")),
+        h("div", { class: "tools" }, gallery, drop, uploadError,
+          h("h3", {}, "Adversarial images"), fooled, synthesis.element),
+        h("div", { class: "codes" }, code,
+          python(told.python.looks, "Python for these images"), python(told.python.saliency, "Python for saliency"),
+          told.python.r2 ? python(told.python.r2, "Python for r²") : null)),
       h("section", { class: "wide" },
         h("div", { class: "row" }, h("h2", {}, "Circuit"), h("p", { class: "key" },
           h("span", { class: "red" }, "■ excitatory"), h("span", { class: "blue" }, "■ inhibitory"),
@@ -62,7 +64,7 @@ export async function neuronPage(main, backend, name = nameOf()) {
         circuit.element, inside,
         h("h2", {}, "Tuning"), curves,
         h("h2", {}, "Layer by layer"), layers,
-        backend.static ? null : h("p", { class: "quiet" }, h("a", { href: backend.address(`neuron/${encodeURIComponent(name)}.json`) }, "this page as JSON")))));
+        h("p", { class: "quiet" }, h("a", { href: backend.address(`neuron/${encodeURIComponent(name)}.json`) }, "this page as JSON")))));
   circuit.takeOut(without);
   addEventListener("keydown", (event) => {
     if (/INPUT|SELECT|TEXTAREA/.test(event.target.tagName) || event.target.dataset.filter) return;
@@ -77,7 +79,7 @@ export async function neuronPage(main, backend, name = nameOf()) {
   measure();
 
   function stored(kind, row) {
-    return { label: OWN[kind] || CHANGED_NAMES[kind], url: row.pictures[kind], ask: { picture: kind }, value: null, kind };
+    return { label: OWN[kind].replace("NATURAL", row.natural_name), url: row.pictures[kind], ask: { picture: kind }, value: null, kind };
   }
 
   async function waitForLooks() {
@@ -102,7 +104,7 @@ export async function neuronPage(main, backend, name = nameOf()) {
 
   function drawGallery(row) {
     if (!row.pictures) return;
-    clear(gallery, Object.keys(OWN).map((kind) => thumbnail(stored(kind, row), OWN[kind], row.responses[kind])));
+    clear(gallery, Object.keys(OWN).map((kind) => thumbnail(stored(kind, row), stored(kind, row).label, row.responses[kind])));
   }
 
   async function drawFooled() {
@@ -112,8 +114,10 @@ export async function neuronPage(main, backend, name = nameOf()) {
       clear(fooled, h("p", { class: "quiet" }, "searching …"));
       try {
         const found = await backend.adversarial(name);
-        clear(fooled, Object.keys(CHANGED_NAMES).map((kind) => thumbnail(
-          { label: CHANGED_NAMES[kind], url: found.pictures[kind], ask: { picture: kind }, kind }, CHANGED_NAMES[kind], found.responses[kind])));
+        clear(fooled, Object.entries(CHANGED_NAMES).map(([kind, text]) => {
+          const label = text.replace("NATURAL", found.natural_name);
+          return thumbnail({ label, url: found.pictures[kind], ask: { picture: kind }, kind }, label, found.responses[kind]);
+        }));
         fooled.append(h("p", { class: "quiet" }, `changed by ${found.budget} of 255 levels (root mean square) at most`), python(found.python));
       } catch (error) { clear(fooled, problem(error)); }
     }
@@ -208,22 +212,32 @@ export async function neuronPage(main, backend, name = nameOf()) {
     } catch (error) { clear(uploadError, problem(error)); }
   }
 
-  function drawInside() {
+  // Draw what the chosen filter makes of the image; of one taken out, what it would make.
+  async function drawInside() {
     if (!chosen || !traced) return;
-    const [stage, n] = chosen;
-    const out = without.has(key(stage, n));
-    const maps = traced.maps;
+    const [stage, n] = chosen, mine = traced, own = key(stage, n);
+    const out = without.has(own);
+    let { maps, by_filter: sums } = traced;
+    if (out) {
+      try {
+        const others = pairs().filter(([s, k]) => s !== stage || k !== n);
+        ({ maps, by_filter: sums } = await backend.trace(name, { ...image.ask, without: others }));
+      } catch (error) { clear(inside, problem(error)); return; }
+      if (mine !== traced || !without.has(own) || key(...chosen) !== own) return;
+    }
     const kernel = h("canvas", { class: "bigkernel" });
     drawKernel(kernel, weights, stage, n);
     const figures = stage === 0
       ? [step(h("img", { src: backend.address(image.url), alt: "image", class: "map" }), "image"), ["×", kernel, "kernel"], ["=", mapOf(maps.filtered0, n), "convolved"], ["→", mapOf(maps.maps0, n), "plus offset, rectified"]]
       : stage === 5
-        ? [step(mapOf(maps.maps4, n), "map of layer 4"), ["×", kernel, "readout"], ["=", mapOf(maps.products, n), `sums to ${number(traced.by_filter[n], 3)}`]]
+        ? [step(mapOf(maps.maps4, n), "map of layer 4"), ["×", kernel, "readout"], ["=", mapOf(maps.products, n), `sums to ${number(sums[n], 3)}`]]
         : [step(mapOf(maps[`maps${stage - 1}`], n), `map ${n} of layer ${stage - 1}`), ["∗", kernel, "kernel"], ["=", mapOf(maps[`filtered${stage}`], n), "filtered, to be mixed"]];
+    const text = told.words[stage] ? told.words[stage][n] : null;
     clear(inside,
-      h("div", { class: "row" }, h("h3", {}, `${STAGES[stage]} · filter ${n}`), told.words[stage] ? h("span", { class: "quiet" }, told.words[stage][n]) : null,
-        h("button", { type: "button", id: "takeout", class: out ? "on" : "", "aria-pressed": String(out), onclick: () => toggle(stage, n) }, out ? "Put it back" : "Take it out")),
-      h("div", { class: "equation" }, figures.map((one) => (Array.isArray(one) ? [h("span", { class: "sign" }, one[0]), step(one[1], one[2])] : one))),
+      h("div", { class: "row" }, h("h3", {}, `${STAGES[stage]} · filter ${n}`), text ? h("span", { class: "quiet" }, text) : null,
+        h("button", { type: "button", id: "takeout", class: out ? "on" : "", "aria-pressed": String(out), onclick: () => toggle(stage, n) }, out ? "Put it back" : "Take it out"),
+        out ? h("span", { class: "changed", id: "isout" }, "Taken out: nothing of this reaches the response. Drawn as if it were put back.") : null),
+      h("div", { class: out ? "equation out" : "equation" }, figures.map((one) => (Array.isArray(one) ? [h("span", { class: "sign" }, one[0]), step(one[1], one[2])] : one))),
       python(told.python.trace, "Python for these maps"));
   }
 
@@ -241,7 +255,8 @@ export async function neuronPage(main, backend, name = nameOf()) {
     rows.push(["times readout", traced.maps.products, "products"]);
     clear(layers, rows.map(([label, maps, which]) => h("div", { class: "layer" }, h("p", {}, label, h("span", { class: "quiet" }, ` ${maps.shape[0]} maps`)),
       h("div", { class: "maps" }, Array.from({ length: maps.shape[0] }, (_, n) => {
-        const canvas = h("canvas", { class: "map", title: `map ${n}${which === "products" ? `: adds ${number(traced.by_filter[n], 3)}` : ""}` });
+        const gone = (which === "products" && without.has(key(5, n))) || (which === "maps0" && without.has(key(0, n)));
+        const canvas = h("canvas", { class: gone ? "map gone" : "map", title: `map ${n}${gone ? ": its filter is taken out" : which === "products" ? `: adds ${number(traced.by_filter[n], 3)}` : ""}` });
         const map = mapOf(maps, n);
         paint(canvas, map.values, map.height, map.width, map.limit || 1);
         return canvas;
@@ -287,7 +302,7 @@ export async function neuronPage(main, backend, name = nameOf()) {
       }),
       heatMap({ title: "Where a small dot drives", rows: tuning.place, level: tuning.grey }),
       h("p", { class: "quiet" }, changedTo ? [h("span", { class: "changed" }, "— "), "without the filters taken out; "] : null, "dotted: plain grey. ",
-        `Shown about (${number(tuning.centre_px[0], 0)}, ${number(tuning.centre_px[1], 0)}) px.`),
+        `Upwards: the model's response. Stimuli shown about (${number(tuning.centre_px[0], 0)}, ${number(tuning.centre_px[1], 0)}) px.`),
       python(tuning.python, "Python for these curves"));
   }
 }
@@ -303,9 +318,9 @@ function fromAddress(what) {
 
 function facts(told, counts) {
   const r2 = told.r2 && told.r2.value !== null
-    ? `${told.r2.metric.replace("r2", "r²")} ${number(told.r2.value)}${told.r2.low === null ? "" : ` (${number(told.r2.low)} to ${number(told.r2.high)})`}, ${told.r2.n_stimuli} images` : null;
+    ? `${told.r2.metric.replace("r2", "r²")} ${number(told.r2.value)}${told.r2.low === null ? "" : ` (${number(told.r2.low)} to ${number(told.r2.high)})`}, ${told.r2.n_stimuli} images (${told.r2.on})` : null;
   const field = told.field.diameter_px ? `receptive field ${number(told.field.diameter_px, 0)} px across at (${number(told.field.x_px, 0)}, ${number(told.field.y_px, 0)})` : null;
-  return h("p", { class: "facts" }, [r2, `${whole(told.parameters)} parameters`, `${counts.reduce((a, b) => a + b)} filters`, field, told.family && told.family !== "none" ? told.family : null].filter(Boolean).join(" · "));
+  return h("p", { class: "facts" }, [r2, `${whole(told.parameters)} parameters`, `${counts.reduce((a, b) => a + b)} filters`, field, told.family && told.family !== "none" ? `prefers: ${told.family}` : null, told.dot_detector ? "dot detector" : null].filter(Boolean).join(" · "));
 }
 
 function steps(told, backend) {

@@ -11,7 +11,8 @@ const SORTS = {
   "strongest response first": (row) => -(row.responses ? row.responses.synthesized_max : -Infinity),
   "family": (row) => row.family || "~",
 };
-const SHOWN = { synthesized_max: "synthesized", natural_max: "natural", natural_min: "least, natural", synthesized_min: "least, synthesized" };
+const SHOWN = { synthesized_max: "synthesized", natural_max: "NATURAL", natural_min: "least, NATURAL", synthesized_min: "least, synthesized" };
+const DOTS = "dot detector";
 
 export async function populationPage(main, backend) {
   let told = await backend.population();
@@ -34,11 +35,12 @@ export async function populationPage(main, backend) {
     oninput: settled((event) => change("search", event.target.value), 120),
   });
   const sessions = [...new Set(told.neurons.map((row) => row.session).filter(Boolean))];
-  const hasR2 = told.neurons.some((row) => row.r2);
+  const hasR2 = told.known.r2 + told.known.r2_waiting > 0;
+  const known = h("p", { class: "quiet", id: "known" });
   const toolbar = h("form", { class: "toolbar", onsubmit: (event) => event.preventDefault() },
     field("Find", search),
     field("Sort by", select("sort", Object.keys(SORTS).filter((name) => available(name, hasR2, told)).map((name) => [name, name]))),
-    field("Tiles show", select("show", Object.entries(SHOWN).filter(([kind]) => !backend.static || told.neurons.some((row) => row.pictures && row.pictures[kind])))),
+    field("Tiles show", select("show", Object.entries(SHOWN).filter(([kind]) => !backend.static || told.neurons.some((row) => row.pictures && row.pictures[kind])).map(([kind, text]) => [kind, text.replace("NATURAL", told.natural_name)]))),
     sessions.length > 1 ? field("Session", select("session", [["", "all"], ...sessions.map((one) => [one, one])])) : null,
     told.families.length ? field("Family", select("family", [["", "all"], ...told.families.map((one) => [one, one])])) : null,
     hasR2 ? field("r² at least", bound("r2", 0.05)) : null,
@@ -48,8 +50,8 @@ export async function populationPage(main, backend) {
   );
   clear(main,
     h("div", { class: "heading" }, h("h1", {}, told.title), count),
-    told.n_neurons ? toolbar : h("p", { class: "quiet" }, "There are no neurons here. ", h("a", { href: "zoo" }, "See the zoo.")), grid, tray, python(told.python),
-    backend.static ? null : h("p", { class: "quiet" }, h("a", { href: backend.address("population.json") }, "this page as JSON")),
+    told.n_neurons ? toolbar : h("p", { class: "quiet" }, "There are no neurons here. ", h("a", { href: "zoo" }, "See the zoo.")), told.n_neurons ? known : null, grid, tray, python(told.python),
+    h("p", { class: "quiet" }, h("a", { href: backend.address("population.json") }, "this page as JSON")),
   );
   draw();
   addEventListener("keydown", keys);
@@ -76,8 +78,8 @@ export async function populationPage(main, backend) {
       .filter((row) =>
         (!state.search || `${row.name} ${row.label}`.toLowerCase().includes(state.search.toLowerCase()))
         && (!state.session || row.session === state.session)
-        && (!state.family || row.family === state.family)
-        && (r2 === null || (row.r2 && row.r2.value >= r2))
+        && (!state.family || (state.family === DOTS ? row.dot_detector : row.family === state.family))
+        && (r2 === null || (row.r2 && row.r2.value !== null && row.r2.value >= r2))
         && (parameters === null || (row.parameters !== null && row.parameters <= parameters))
         && (diameter === null || (row.field.diameter_px !== null && row.field.diameter_px <= diameter)))
       .sort((a, b) => (by(a) < by(b) ? -1 : by(a) > by(b) ? 1 : a.place - b.place));
@@ -87,9 +89,23 @@ export async function populationPage(main, backend) {
     const rows = shownRows();
     const waiting = told.n_waiting ? ` · ${told.n_waiting} still being looked at` : "";
     count.textContent = `${rows.length === told.n_neurons ? "" : `${rows.length} of `}${told.n_neurons} neurons${waiting}`;
+    known.textContent = underTiles();
     const focused = document.activeElement && document.activeElement.dataset.name;
     clear(grid, rows.map(tile));
     if (focused) grid.querySelector(`a[data-name="${CSS.escape(focused)}"]`)?.focus();
+  }
+
+  // Say what stands under the tiles, and of how many neurons it is known.
+  function underTiles() {
+    const { r2, r2_waiting: waiting, r2_on: on, family, family_by: by } = told.known;
+    const of = (n) => (n === told.n_neurons ? "" : ` of ${n} of ${told.n_neurons}`);
+    const parts = [
+      r2 ? `r²${of(r2)} (${on.join("; ")})${waiting ? `, ${waiting} to come` : ""}` : hasR2 ? `r² (${waiting} to come)` : null,
+      "thousands of parameters (k)",
+      family ? `family of preferred stimuli${of(family)}${by ? ` (by ${by})` : ""}` : null,
+    ];
+    const unknown = [hasR2 ? null : "r²", family ? null : "families"].filter(Boolean).join(" and ");
+    return `Under each tile: ${parts.filter(Boolean).join(" · ")}.${unknown ? ` Not known of these: ${unknown}.` : ""}`;
   }
 
   function tile(row) {
@@ -97,9 +113,9 @@ export async function populationPage(main, backend) {
       ? h("img", { src: backend.address(row.pictures[state.show]), alt: "", loading: "lazy", width: 112, height: 112 })
       : h("span", { class: "blank", title: told.failures[row.name] || "still being looked at" }, told.failures[row.name] ? "!" : "…");
     const facts = [
-      row.r2 ? `r² ${number(row.r2.value)}` : null,
+      row.r2 && row.r2.value !== null ? `r² ${number(row.r2.value)}` : null,
       row.parameters === null ? null : `${number(row.parameters / 1000, 1)}k`,
-      row.family && row.family !== "none" ? row.family : null,
+      row.dot_detector ? DOTS : row.family && row.family !== "none" ? row.family : null,
     ].filter(Boolean).join(" · ");
     return h("li", { class: chosen.has(row.name) ? "chosen" : "" },
       h("a", { href: backend.page(row.name), "data-name": row.name, title: describe(row) }, picture,
@@ -109,7 +125,8 @@ export async function populationPage(main, backend) {
   }
 
   function describe(row) {
-    return [row.name, row.parameters === null ? null : `${whole(row.parameters)} parameters, ${row.n_filters} filters`,
+    return [row.name, row.r2 && row.r2.value !== null ? `r² ${number(row.r2.value)}${row.r2.low === null ? "" : ` (${number(row.r2.low)} to ${number(row.r2.high)})`}, ${row.r2.on}` : null,
+      row.parameters === null ? null : `${whole(row.parameters)} parameters, ${row.n_filters} filters`,
       row.field.diameter_px ? `receptive field ${number(row.field.diameter_px, 0)} px across` : null].filter(Boolean).join("\n");
   }
 

@@ -22,6 +22,7 @@ const post = async (name, what, asked) =>
 export const server = {
   static: false,
   address: (path) => (path.startsWith("data:") ? path : root + path),
+  zooPage: `${root}zoo`,
   page: (name) => root + at(name, ""),
   comparePage: (a, b) => `${root}compare?a=${encodeURIComponent(a)}&b=${encodeURIComponent(b)}`,
   population: () => get("population.json"),

@@ -52,6 +52,7 @@ async function left(name, without) {
 export const statically = {
   static: true,
   address: (path) => (path.startsWith("data:") ? path : root + path),
+  zooPage: `${root}zoo.html`,
   page: (name) => `${root}neuron/${encodeURIComponent(name)}.html`,
   comparePage: (a, b) => `${root}compare.html#a=${encodeURIComponent(a)}&b=${encodeURIComponent(b)}`,
   population: async () => store.population,
@@ -59,6 +60,7 @@ export const statically = {
   looks: async (name) => (await told(name)).page,
   tuning: async (name) => (await told(name)).tuning,
   adversarial: async (name) => (await told(name)).adversarial,
+  zoo: async () => ({ zoo: store.zoo }),
 
   async compare(a, b) {
     const pages = [(await told(a)).page, (await told(b)).page];
@@ -71,7 +73,7 @@ export const statically = {
         crossed[kind].push(row);
       }
     }
-    return { neurons: pages, looks: pages.map((page) => page.looks), crossed, python: "" };
+    return { neurons: pages, looks: pages.map((page) => page.looks), crossed, python: pages.map((page, k) => page.python.load.replace("model =", k ? "second =" : "first =")).join("") + pages[0].python.crossed };
   },
 
   async upload(name, file) {

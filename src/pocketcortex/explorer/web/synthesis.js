@@ -8,11 +8,12 @@ export function synthesisPanel(backend, name, told, onDone) {
   const direction = h("select", { id: "direction" }, h("option", { value: "max" }, "drive it"), h("option", { value: "min" }, "silence it"));
   const start = h("button", { type: "submit", id: "start" }, "Start");
   const stop = h("button", { type: "button", id: "stop", disabled: true, onclick: () => running && running.stop() }, "Stop");
-  const picture = h("img", { class: "live", alt: "the image as it is", hidden: true });
+  const picture = h("img", { class: "live", alt: "the image as it is" });
   const progress = h("p", { class: "quiet", id: "progress", role: "status" });
   const trail = svg("polyline", { fill: "none", class: "line", stroke: "#222" });
   const plot = svg("svg", { viewBox: "0 0 200 50", class: "trail", preserveAspectRatio: "none", "aria-hidden": "true" }, trail);
   const code = python(filled(), "Python for this image");
+  const live = h("div", { class: "row", hidden: true }, picture, plot);
   let running = null;
   for (const one of [seed, steps, direction]) one.addEventListener("input", () => code.show(filled()));
 
@@ -25,7 +26,7 @@ export function synthesisPanel(backend, name, told, onDone) {
     const asked = { seed: Number(seed.value), n_steps: Number(steps.value), minimize: direction.value === "min" };
     const responses = [];
     let last = null, began = performance.now();
-    [start.disabled, stop.disabled, picture.hidden] = [true, false, false];
+    [start.disabled, stop.disabled, live.hidden] = [true, false, false];
     Object.assign(progress.dataset, { step: 0, best: "", done: "" });
     running = backend.synthesize(name, asked, (line) => {
       responses.push(line.response);
@@ -53,6 +54,6 @@ export function synthesisPanel(backend, name, told, onDone) {
 
   const element = h("form", { class: "synthesis", onsubmit: run }, h("h3", {}, "Synthesize"),
     h("div", { class: "row" }, h("label", {}, "seed ", seed), h("label", {}, "steps ", steps), direction, start, stop),
-    h("div", { class: "row" }, picture, plot), progress, code);
+    live, progress, code);
   return { element };
 }

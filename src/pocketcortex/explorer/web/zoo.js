@@ -21,8 +21,8 @@ export async function zooPage(main, backend) {
   const picked = new Set();
   const select = h("select", { id: "board", onchange: () => draw(Number(select.value), true) },
     zoo.boards.map((one, k) => h("option", { value: k, selected: k === place }, `${one.area} · ${ANALYSES[one.analysis] || one.analysis}`)));
-  const code = python(zoo.python);
-  clear(main, h("div", { class: "heading" }, h("h1", {}, zoo.title), h("p", { class: "count" }, `${new Set(zoo.boards.map((one) => one.area)).size} areas`)),
+  const code = python("", "Python for this ranking and these curves");
+  clear(main, h("div", { class: "heading" }, h("h1", {}, zoo.title), h("p", { class: "count" }, areas(new Set(zoo.boards.map((one) => one.area)).size))),
     h("div", { class: "toolbar" }, h("label", {}, h("span", {}, "Area and analysis"), select)), shown, code,
     h("p", { class: "quiet" }, h("a", { href: backend.address("zoo.json") }, "this page as JSON")));
   draw(place, true);
@@ -34,24 +34,31 @@ export async function zooPage(main, backend) {
       board.rows.slice(0, 4).forEach((row) => picked.add(row.model));
       history.replaceState(null, "", `#${encodeURIComponent(`${board.area}|${board.analysis}`)}`);
     }
-    code.show(zoo.python.replace("AREA)", `${JSON.stringify(board.area)})`).replace("ANALYSIS)", `${JSON.stringify(board.analysis)})`));
+    code.show(board.python);
     const colours = new Map([...picked].map((name, n) => [name, COLOURS[n % COLOURS.length]]));
     const ends = board.rows.flatMap((row) => [row.value, row.ci_low, row.ci_high]).filter((value) => value !== null).concat(0);
+    const ceilings = board.rows.map((row) => row.ceiling).filter((value) => value !== null);
     const span = [Math.min(...ends), Math.max(...ends)];
     clear(shown,
-      h("table", { class: "ranking" },
-        h("thead", {}, h("tr", {}, ["", "", "network", board.metric, `95 % interval, from ${number(span[0])} to ${number(span[1])}`, "", "kind", "parameters", "best layer's depth"].map((text) => h("th", { scope: "col" }, text)))),
+      ceilings.length ? h("p", { class: "quiet", id: "ceiling" }, `Noise ceiling ${number(ceilings[0], 3)}: no network can be expected above it.`) : h("p", { class: "quiet", id: "ceiling" }, "The noise ceiling of this area is not known."),
+      h("div", { class: "across" }, h("table", { class: "ranking" },
+        h("thead", {}, h("tr", {}, ["", "", "network", board.metric, `95 % interval, from ${number(span[0])} to ${number(span[1])}`, "", "kind", "parameters", "depth"].map((text) => h("th", { scope: "col", title: text === "depth" ? "of the best layer, 0 the first and 1 the last" : null }, text)))),
         h("tbody", {}, board.rows.map((row) => h("tr", {},
           h("td", {}, h("input", { type: "checkbox", checked: picked.has(row.model), "aria-label": `draw the layers of ${row.model}`, onchange: () => { if (!picked.delete(row.model)) picked.add(row.model); draw(k, false); } })),
-          h("td", { class: "number" }, row.rank ?? "–"),
-          h("th", { scope: "row" }, swatch(colours.get(row.model)), row.model),
-          h("td", { class: "number" }, row.value === null ? h("span", { title: row.reason || "" }, "–") : number(row.value, 3)),
+          h("td", { class: "number", title: row.as_good_as_best ? "not told apart from the best" : null }, row.rank ?? "–", row.as_good_as_best ? " =" : null),
+          h("th", { scope: "row" }, swatch(colours.get(row.model)), row.model, row.reason ? h("span", { class: "reason quiet" }, row.reason) : null),
+          h("td", { class: "number" }, number(row.value, 3)),
           h("td", {}, interval(row, span, colours.get(row.model) || "#555")),
           h("td", { class: "number quiet" }, row.ci_low === null ? "" : `${number(row.ci_low)} to ${number(row.ci_high)}`),
-          h("td", { class: "quiet" }, row.kind), h("td", { class: "number" }, whole(row.n_parameters)), h("td", { class: "number" }, number(row.depth)))))),
+          h("td", { class: "quiet" }, row.kind), h("td", { class: "number" }, whole(row.n_parameters)), h("td", { class: "number" }, number(row.depth))))))),
+      board.rows.some((row) => row.as_good_as_best) ? h("p", { class: "quiet" }, "=: not told apart from the best, corrected for all pairs of the area.") : null,
       h("h2", {}, "Layer by layer"),
       board.curves.length ? layers(board, colours) : h("p", { class: "quiet" }, "This analysis has no score a layer."));
   }
+}
+
+function areas(n) {
+  return `${n} ${n === 1 ? "area" : "areas"}`;
 }
 
 function swatch(colour) {
