@@ -428,7 +428,7 @@ def page() -> str:
         "(`tests/bad_inputs.py`). None is used in part, runs code, or ends in a traceback: each is",
         "refused by an `InputError`, whose words the command line prints as one line, with exit",
         "code 2. FILE stands for the path. Besides these, damaged files of every format are made",
-        "at random: see `tests/fuzz`.",
+        "at random, 100,000 of most: [fuzzing](fuzzing.md).",
         "",
         "| input | what is wrong with it | what is said |",
         "|---|---|---|",
