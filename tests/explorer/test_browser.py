@@ -86,6 +86,9 @@ def amiss(said: object) -> bool:
     return said.type == "error" and refused not in said.text  # type: ignore[attr-defined]
 
 
+LAST_MAP = "[...document.querySelectorAll('.equation canvas.map')].pop().toDataURL()"
+
+
 def shoot(page: object, name: str) -> None:
     folder = os.environ.get("POCKETCORTEX_SCREENSHOTS")
     if folder:
@@ -169,6 +172,62 @@ def test_taking_out_filters_changes_what_python_says_it_changes(page: Page) -> N
     page.click("#restore")
     until(page, "!document.querySelector('#ablated')")
     assert told(page) == pytest.approx(told(page, "intact"))
+
+
+def test_maps_of_a_filter_taken_out_are_those_it_would_have(page: Page) -> None:
+    open_neuron(page)
+    page.click('[data-filter="1.1"]')
+    page.wait_for_selector(".equation canvas.map")
+    intact = page.evaluate(LAST_MAP)
+    page.click("#takeout")
+    page.wait_for_selector("#isout")
+    assert page.evaluate(LAST_MAP) == intact
+    assert page.get_attribute("#takeout", "aria-pressed") == "true"
+
+
+def test_a_neuron_is_looked_at_by_keyboard_alone(page: Page) -> None:
+    until(page, "document.querySelectorAll('.tiles img').length === 3")
+    for key, reached in (("Tab", "skip"), ("Tab", "brand")):
+        page.keyboard.press(key)
+        assert page.evaluate("document.activeElement.className") == reached
+    tab_to(page, f"document.activeElement.dataset.name === '{NAME}'")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#intact")
+    tab_to(page, "document.activeElement.dataset.picture === 'natural_min'")
+    page.keyboard.press("Enter")
+    until(page, "document.querySelector('.response .label').textContent === 'least, dead leaves'")
+    tab_to(page, "document.activeElement.id === 'start'")
+    tab_to(page, "document.activeElement.dataset.filter === '0.0'")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#takeout")
+    page.keyboard.press("ArrowRight")
+    filters = page.evaluate("document.activeElement.dataset.filter")
+    assert filters != "0.0"
+    page.keyboard.press("a")
+    page.wait_for_selector("#ablated")
+    tab_to(page, "document.activeElement.id === 'takeout'")
+    page.keyboard.press("]")
+    page.wait_for_url(f"**/neuron/{NAMES[2]}")
+
+
+def tab_to(page: Page, reached: str) -> None:
+    """Press Tab until something is reached."""
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        if page.evaluate(reached):
+            return
+    raise AssertionError(f"Tab never leads to: {reached}")
+
+
+@pytest.mark.parametrize("path", ["", f"neuron/{NAME}", f"compare?a={NAMES[0]}&b={NAME}"])
+def test_pages_fit_a_tablet(browser: object, address: str, path: str) -> None:
+    made = browser.new_context(viewport={"width": 820, "height": 1180}, has_touch=True)  # type: ignore[attr-defined]
+    page = made.new_page()
+    page.goto(address)
+    page.goto(address.partition("?")[0] + path)
+    until(page, "document.querySelector('h1') !== null")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 820
+    made.close()
 
 
 def test_an_image_of_ones_own_is_answered_as_python_does(page: Page, photo: Path) -> None:

@@ -1,5 +1,8 @@
 """Who may ask: the token, the name of the host, other sites."""
 
+from collections.abc import Iterator
+from itertools import islice
+
 import pytest
 from explored_models import NAMES, TOKEN
 from starlette.testclient import TestClient
@@ -63,3 +66,26 @@ def test_answers_may_load_nothing_from_elsewhere(client: TestClient, path: str) 
     assert "unsafe" not in headers["content-security-policy"]
     assert headers["x-content-type-options"] == "nosniff"
     assert headers["referrer-policy"] == "no-referrer"
+
+
+def test_a_token_in_the_address_lets_no_post_through(stranger: TestClient) -> None:
+    answer = stranger.post(f"/neuron/{NAMES[0]}/respond?token={TOKEN}", json={})
+    assert answer.status_code == 403
+
+
+@pytest.mark.parametrize("cookie", ["pocketcortex_80=wrong", f"pocketcortex_81={TOKEN}", "=;=,;\\"])
+def test_another_cookie_is_refused(stranger: TestClient, cookie: str) -> None:
+    assert stranger.get("/population.json", headers={"cookie": cookie}).status_code == 403
+
+
+def test_an_upload_without_a_length_is_cut_off_at_the_limit(client: TestClient) -> None:
+    sent = []
+
+    def endless() -> Iterator[bytes]:
+        while True:
+            sent.append(1)
+            assert len(sent) < 40  # of 1 MiB each, 16 allowed
+            yield b"\0" * 2**20
+
+    answer = client.post(f"/neuron/{NAMES[0]}/upload", content=islice(endless(), 30))
+    assert answer.status_code == 413

@@ -8,7 +8,7 @@ import pytest
 from explored_models import NAMES
 from PIL import Image
 
-from pocketcortex.explorer import Explorer
+from pocketcortex.explorer import Explorer, NaturalImages
 
 NAME = NAMES[2]
 
@@ -50,6 +50,23 @@ def test_response_and_ablation(explorer: Explorer, tmp_path: Path) -> None:
 def test_population(explorer: Explorer, models: Path) -> None:
     rows = run(explorer.population()["python"])["rows"]
     assert [row["name"] for row in rows] == NAMES
+
+
+def test_population_of_what_was_named(models: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "bank.npy", np.zeros((3, 3, 40, 40), np.uint8))
+    natural = NaturalImages(tmp_path / "bank.npy", 3)
+    made = Explorer(models, natural=natural, cache=tmp_path / "cache")
+    assert len(run(made.population()["python"])["rows"]) == len(NAMES)
+
+
+def test_two_models_answer_one_image(explorer: Explorer, tmp_path: Path) -> None:
+    image = explorer.study(NAME).image("natural_max")
+    assert image is not None
+    path = tmp_path / "shown.png"
+    Image.fromarray(image.transpose(1, 2, 0)).save(path)
+    code = explorer.compare(NAME, NAMES[0])["python"].replace("PICTURE.png", str(path))
+    expected = [float(explorer.opened(one).responses(image[None])[0]) for one in (NAME, NAMES[0])]
+    assert run(code)["responses"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_adversarial(explorer: Explorer) -> None:

@@ -30,14 +30,25 @@ def test_every_neuron_has_page_data_and_pictures(site: Path, explorer: Explorer)
         script = (site / "data" / f"{name}.js").read_text()
         told = json.loads(script[script.index(" = ") + 3 : script.rindex(";")])
         assert set(told) == {"page", "adversarial", "tuning"}
+        twin = json.loads((site / "neuron" / f"{name}.json").read_text())
+        assert twin["looks"] == told["page"]["looks"]
+        assert twin["tuning"]["intact"] == told["tuning"]["intact"]
+        assert "data:image" not in json.dumps(twin)
         png = (site / "pictures" / f"{name}-natural_max.png").read_bytes()
         expected = explorer.study(name).image("natural_max")
         np.testing.assert_array_equal(decode_image(png, "tile"), expected)
 
 
+def test_the_population_has_a_twin_and_no_zoo_is_linked(site: Path) -> None:
+    twin = json.loads((site / "population.json").read_text())
+    assert [row["name"] for row in twin["neurons"]] == NAMES
+    assert not (site / "zoo.html").exists()
+    assert 'data-zoo=""' in (site / "index.html").read_text()
+
+
 def test_no_folder_of_this_machine_is_told(site: Path, models: Path) -> None:
     for path in site.rglob("*"):
-        if path.suffix in (".js", ".html"):
+        if path.suffix in (".js", ".html", ".json"):
             text = path.read_text()
             assert str(models) not in text, path
             assert str(models.parent) not in text, path

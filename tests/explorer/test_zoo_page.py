@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from pocketcortex.core import InputError
-from pocketcortex.explorer import Explorer
+from pocketcortex.explorer import Explorer, export_site
 
 
 @pytest.fixture
@@ -51,6 +52,20 @@ def test_the_ranking_and_the_layers_are_told(zoo: Path, tmp_path: Path) -> None:
     assert [curve["model"] for curve in board["curves"]] == ["one", "two"]
     assert board["curves"][0]["value"] == [0.1, 0.3]
     json.dumps(told, allow_nan=False)
+    found: dict[str, Any] = {}
+    exec(board["python"], found)  # noqa: S102
+    names = [label.get_text() for label in found["ranking"].get_yticklabels()]
+    assert {"one", "two"} <= set(names)
+    np.testing.assert_array_equal(found["curves"]["two"][1], [0.1, 0.3])
+
+
+def test_the_zoo_is_exported_too(zoo: Path, tmp_path: Path) -> None:
+    made = Explorer(zoo, cache=tmp_path / "cache")
+    export_site(made, tmp_path / "site")
+    twin = json.loads((tmp_path / "site" / "zoo.json").read_text())
+    assert [row["model"] for row in twin["zoo"]["boards"][0]["rows"]] == ["two", "one"]
+    assert str(zoo.parent) not in (tmp_path / "site" / "zoo.json").read_text()
+    assert "data/zoo.js" in (tmp_path / "site" / "zoo.html").read_text()
 
 
 def test_beside_models_the_zoo_is_named(zoo: Path, models: Path, tmp_path: Path) -> None:
