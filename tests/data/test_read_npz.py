@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from pocketcortex.core import InputError, Session, StimulusSet
+from pocketcortex.core.recordings import ROLES
 from pocketcortex.data import read_npz
 
 numbers = st.floats(allow_infinity=False, allow_nan=True)
@@ -35,7 +36,7 @@ def fields(draw: st.DrawFn) -> dict[str, Any]:
         "stimuli": stimuli,
         "has_repeats": has_repeats,
         "animal": draw(st.none() | texts),
-        "role": draw(st.none() | texts),
+        "role": draw(st.sampled_from([None, *ROLES])),
         "bin_ms": draw(st.none() | st.floats(0.1, 1e4)),
     }
 
