@@ -89,6 +89,7 @@ def test_a_run_tells_scores_families_and_its_stimuli(run: Path, tmp_path: Path) 
         "on": "images held out by the run",
     }  # fmt: skip
     assert (rows["a%2Eb_neuron000"]["family"], second["family"]) == ("dot", "none")
+    assert made.population()["known"]["r2_on"] == ["noise-corrected, images held out by the run"]
     looks = made.study("c_neuron002").looks()
     responses = np.load(run / "stimuli" / "responses.npy")
     place = 4 + 2 * ROLES.index("natural_min") + 1

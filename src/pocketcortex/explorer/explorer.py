@@ -317,7 +317,10 @@ class Explorer:
             "r2": len(scored),
             "r2_waiting": waiting,
             "r2_on": sorted(
-                {f"{one['metric'].replace('r2', 'r²')}, {one['on']}" for one in scored}
+                {
+                    str(one["metric"]).replace(" r2", ", ").removeprefix("r2") + str(one["on"])
+                    for one in scored
+                }
             ),
             "family": sum(row["family"] is not None for row in rows),
             "family_by": families.by if families.of else None,

@@ -42,7 +42,7 @@ export async function zooPage(main, backend) {
     clear(shown,
       ceilings.length ? h("p", { class: "quiet", id: "ceiling" }, `Noise ceiling ${number(ceilings[0], 3)}: no network can be expected above it.`) : h("p", { class: "quiet", id: "ceiling" }, "The noise ceiling of this area is not known."),
       h("div", { class: "across" }, h("table", { class: "ranking" },
-        h("thead", {}, h("tr", {}, ["", "", "network", board.metric, `95 % interval, from ${number(span[0])} to ${number(span[1])}`, "", "kind", "parameters", "depth"].map((text) => h("th", { scope: "col", title: text === "depth" ? "of the best layer, 0 the first and 1 the last" : null }, text)))),
+        h("thead", {}, h("tr", {}, ["", "", "network", board.metric, `95 % interval, ${number(span[0])} to ${number(span[1])}`, "", "kind", "parameters", "depth"].map((text) => h("th", { scope: "col", title: text === "depth" ? "of the best layer, 0 the first and 1 the last" : null }, text)))),
         h("tbody", {}, board.rows.map((row) => h("tr", {},
           h("td", {}, h("input", { type: "checkbox", checked: picked.has(row.model), "aria-label": `draw the layers of ${row.model}`, onchange: () => { if (!picked.delete(row.model)) picked.add(row.model); draw(k, false); } })),
           h("td", { class: "number", title: row.as_good_as_best ? "not told apart from the best" : null }, row.rank ?? "–", row.as_good_as_best ? " =" : null),
