@@ -287,6 +287,7 @@ def test_two_windows_share_nothing(browser: object, address: str, page: Page) ->
 
 
 def test_two_neurons_are_compared(page: Page) -> None:
+    until(page, "document.querySelectorAll('.tiles img').length === 3")  # pictures are made
     for name in NAMES[:2]:
         page.hover(f'a[data-name="{name}"]')
         page.check(f'li:has(a[data-name="{name}"]) input')
