@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-slow lint bench fuzz docs tutorials clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
+	@echo 'installing into $(VENV): minutes the first time'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
@@ -33,6 +34,7 @@ fuzz: $(VENV)/.ready  ## 100,000 broken files of every format; hours
 
 docs: $(VENV)/.ready  ## the site, into build/site/index.html; nothing is fetched
 	$(BIN)/python docs/scripts/command_line.py
+	$(BIN)/python docs/scripts/configuration.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 tutorials: $(VENV)/.ready  ## run all tutorials again: what they print, and their figures

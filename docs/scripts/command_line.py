@@ -23,7 +23,7 @@ _START = """\
 
 Answers go to stdout, progress to stderr; `--json` prints one JSON object and nothing else. Exit
 codes: 0 done, 1 the work failed, 2 wrong usage or bad input, 130 interrupted. Whatever is not 0
-comes with one line that says what was wrong.
+comes with one line that says what was wrong. `pocketcortex --version` says which one this is.
 """
 
 

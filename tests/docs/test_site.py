@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs" / "scripts"))
 
 import command_line  # noqa: E402
+import configuration  # noqa: E402
 import docstrings  # noqa: E402
 import site_hooks  # noqa: E402
 
@@ -105,6 +106,19 @@ def test_command_line_page_is_current() -> None:
     assert command_line.PAGE.read_text("utf-8") == command_line.command_line_page(), (
         "commands have changed; run python docs/scripts/command_line.py"
     )
+
+
+def test_configuration_page_is_current() -> None:
+    assert configuration.PAGE.read_text("utf-8") == configuration.configuration_page(), (
+        "settings have changed; run python docs/scripts/configuration.py"
+    )
+
+
+def test_every_setting_of_a_run_is_described() -> None:
+    settings = [line for line in configuration.configuration_page().splitlines() if "| `" in line]
+    assert len(settings) > 60
+    untold = [line for line in settings if line.endswith("|  |") and "its table" not in line]
+    assert not untold
 
 
 def test_command_line_page_holds_every_command_and_option() -> None:

@@ -86,7 +86,7 @@ def test_a_run_tells_scores_families_and_its_stimuli(run: Path, tmp_path: Path) 
     second = rows["c_neuron002"]
     assert second["r2"] == {
         "metric": "noise-corrected r2", "value": 0.7, "low": 0.1, "high": 0.9, "n_stimuli": 30,
-        "on": "images held out by the run",
+        "on": "images held out by the run", "remark": "",
     }  # fmt: skip
     assert (rows["a%2Eb_neuron000"]["family"], second["family"]) == ("dot", "none")
     assert made.population()["known"]["r2_on"] == ["noise-corrected, images held out by the run"]

@@ -119,10 +119,19 @@ def test_an_unset_variable_is_named(
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (SOURCE + "n_session = 3\n", "recordings.n_session: Extra inputs are not permitted"),
-        (SOURCE + "[students]\nepochs = 3\n", "students.epochs: Extra inputs"),
-        (SOURCE + "[explorer]\nport = 1\n", "explorer: Extra inputs"),
-        ("[recordings.insilico]\nanimals = 1\n", "recordings.insilico.animals: Extra inputs"),
+        (
+            SOURCE + "n_session = 3\n",
+            "recordings.n_session: no such setting; there are insilico, n_neurons, path, ",
+        ),
+        (
+            SOURCE + "[students]\nepochs = 3\n",
+            "students.epochs: no such setting; did you mean n_epochs?",
+        ),
+        (
+            SOURCE + "[explorer]\nport = 1\n",
+            "explorer: no such setting; there are backbone, compact, ",
+        ),
+        ("[recordings.insilico]\nanimals = 1\n", "recordings.insilico.animals: no such setting"),
         (SOURCE + "[recordings.insilico]\nn_neurons = 4\n", "recordings: "),
         ("[recordings]\n", "recordings: "),
         ("", "recordings: Field required"),

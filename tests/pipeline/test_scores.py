@@ -1,10 +1,11 @@
-"""Paired differences between two models' scores."""
+"""Scores of models: paired differences, and what a score cannot tell."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from pocketcortex.pipeline.scores import differences
+from pocketcortex.core import Session
+from pocketcortex.pipeline.scores import differences, hardly_varying, score_table
 
 
 def table(scores: dict[str, list[float]], session: str = "a", metric: str = "r2") -> pd.DataFrame:
@@ -61,3 +62,18 @@ def test_metrics_are_kept_apart() -> None:
     found = differences(both, "compact", 0)
     assert found["r2"]["teacher"]["median"] == pytest.approx(-0.1)
     assert found["noise-corrected r2"]["teacher"]["median"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_a_score_of_predictions_that_hardly_vary_is_told(scale: float) -> None:
+    rng = np.random.default_rng(0)
+    drive = rng.normal(size=(60, 3))
+    session = Session("a", drive[:, None, :] + rng.normal(size=(60, 4, 3)))
+    predicted = drive[:, [0, 2]] * [1.0, scale] + 3.0
+    scores = score_table(session, {"compact": predicted}, np.array([0, 2]), {1: "silent"}, 0)
+    assert scores.set_index("neuron").loc[[0, 2], "value"].min() > 0.5  # r² does not see scale
+    told = scores.set_index("neuron")["reason"]
+    assert (told[0] == "").all()
+    assert (told[1] == "silent").all()
+    assert told[2].str.contains("hardly vary").all() == (scale < 1)
+    assert hardly_varying(scores, "compact") == ([("a", 2)] if scale < 1 else [])

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -67,6 +67,27 @@ app = typer.Typer(
 )
 for _name, _noun in _NOUNS.items():
     app.add_typer(_noun, name=_name, no_args_is_help=True)
+
+
+def _version(asked: bool) -> bool:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"pocketcortex {version('pocketcortex')}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print it and leave."),
+    ] = False,
+) -> None:
+    """From recordings of visual cortex to models small enough to understand."""
+
+
 app.command()(run.run)
 app.command()(run.demo)
 app.command()(explore.explore)

@@ -1,7 +1,7 @@
 """`pocketcortex dissect`: read the circuits inside compact models."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -125,4 +125,15 @@ def explain(
 
     job = job_of(models, only, out, seed, device)
     bank_read = bank_of(bank, job, limit)
-    answer(explain_all(job, bank_read, n_circuits=circuits, keep_r2=keep), as_json)
+    told = explain_all(job, bank_read, n_circuits=circuits, keep_r2=keep)
+    answer(told if as_json else _in_words(told), as_json)
+
+
+def _in_words(told: dict[str, Any]) -> dict[str, Any]:
+    """Return what `explain` found as lines to read: families, dot detectors, circuits."""
+    counts = {name: n for name, n in told["n_of_family"].items() if name != "none"}
+    lines = {"folder": told["folder"], "seconds": told["seconds"], "models": told["n_models"]}
+    lines["prefer"] = counts | {"no family": told["n_of_family"].get("none", 0)}
+    lines["dot detectors"] = ", ".join(told["best_dot_detectors"]) or "none"
+    lines |= {f"best of {name}": ", ".join(own) for name, own in told["best"].items() if own}
+    return lines | {name: one["text"] for name, one in told["circuits"].items()}

@@ -72,6 +72,12 @@ def _run(
         for model, gain in summary["compact_minus"].get(metric, {}).items():
             if gain["median"] is not None:
                 typer.echo(f"  compact minus {model:<14} {_score(gain)} (paired)")
+    for session, of_session in summary["sessions"].items():
+        for neuron in of_session["hardly_varying_neurons"]:
+            typer.echo(
+                f"session {session}: neuron {neuron} was hardly predicted: its model's responses "
+                "hardly vary, so its score, stimuli and circuit mean little"
+            )
     counts = {name: f"{n:,.0f}" for name, n in summary["n_parameters"].items()}
     typer.echo("parameters: " + ", ".join(f"{name} {n}" for name, n in counts.items()))
     typer.echo(f"report: {summary['report']}")

@@ -71,7 +71,7 @@ class Explanation:
         return (
             f"{self.name} prefers {_WITH_ARTICLE[row['family']]} ({probe_text(row)}, in "
             f"{row['axis']}), {row['sd_above_mean']:.1f} standard deviations above its mean "
-            f"response to natural images; the strongest other family, {second}, reaches "
+            f"response to images of the bank; the strongest other family, {second}, reaches "
             f"{100 * others[second] / max(row['score_' + row['family']], 1e-12):.0f} % of that. "
             f"{100 * row['confidence']:.0f} % of resamples of the probes give the same family."
         )
@@ -83,7 +83,7 @@ class Explanation:
         return (
             f"It is a dot detector: a {row['foreground']} dot of radius {row['radius_px']:.1f} px "
             f"on grey drives it {row['sd_above_mean']:.1f} standard deviations above its mean "
-            f"response to natural images, and the largest dots give "
+            f"response to images of the bank, and the largest dots give "
             f"{100 * (1 - row['selectivity']):.0f} % of that."
         )
 
@@ -92,7 +92,7 @@ class Explanation:
         said = [
             f"its best dot has a radius of {index['preferred_radius_px']:.1f} pixels"
             + (
-                f" and the largest dot gives {100 * (1 - index['size_selectivity']):.0f} % of that"
+                f" and the largest dot gives {100 * (1 - index['size_selectivity']):z.0f} % of that"
                 if np.isfinite(index["size_selectivity"]) else ""
             )
         ]  # fmt: skip
@@ -137,8 +137,9 @@ class Explanation:
         circuit = self.circuit
         return (
             f"The same search with each half of the stimuli keeps sets that overlap by "
-            f"{100 * circuit.overlap:.0f} % (Jaccard index), and on natural images, which it has "
-            f"not seen, the circuit keeps {100 * circuit.kept_r2_natural:.0f} % of the variance."
+            f"{100 * circuit.overlap:.0f} % (Jaccard index), and on images of the bank, which it "
+            f"has not seen, the circuit keeps {100 * circuit.kept_r2_natural:.0f} % of the "
+            "variance."
         )
 
 

@@ -103,6 +103,8 @@ class Score:
         Images behind it.
     on
         Which images those are.
+    remark
+        Why the score means little; empty if it does not.
     """
 
     metric: str
@@ -111,6 +113,7 @@ class Score:
     high: float | None
     n_stimuli: int
     on: str = "images held out by the run"
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -221,7 +224,9 @@ def _told_by_run(
             if row["metric"] == metric and name in neurons:
                 bounds = (row["value"], row["ci_low"], row["ci_high"])
                 value, low, high = (None if pd.isna(x) else float(x) for x in bounds)
-                scores.setdefault(name, Score(metric, value, low, high, int(row["n_stimuli"])))
+                remark = "" if value is None else str(row["reason"])
+                score = Score(metric, value, low, high, int(row["n_stimuli"]), remark=remark)
+                scores.setdefault(name, score)
     if len(families) != len(order):
         families = []
     return (

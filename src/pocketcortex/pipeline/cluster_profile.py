@@ -9,6 +9,7 @@ import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
 from pocketcortex.core import InputError
+from pocketcortex.pipeline.config import first_fault
 
 Count = Annotated[int, Field(ge=1)]
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -118,7 +119,4 @@ def read_cluster_profile(path: str | Path) -> ClusterProfile:
     try:
         return ClusterProfile.model_validate(table)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        given = first["input"] if first["loc"] else "the whole file"
-        raise InputError(f"{path}: {where}: {first['msg']} (got {given!r})") from error
+        raise InputError(f"{path}: {first_fault(error, ClusterProfile)}") from error

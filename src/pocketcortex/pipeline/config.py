@@ -1,10 +1,12 @@
 """What a run does: one TOML file, checked whole before anything starts."""
 
+import difflib
 import os
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,17 +19,24 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True
+    )
 
 
 class InSilicoConfig(_Table):
     """A simulated animal in place of recordings."""
 
     n_sessions: Annotated[int, Field(ge=3)] = 6
+    """Recording sessions; the last two validate and test."""
     n_neurons: Count = 20
+    """Neurons of each."""
     n_stimuli: Annotated[int, Field(ge=20)] = 800
+    """Images of each."""
     image_size: Annotated[int, Field(ge=32)] = 64
+    """Side of an image in pixels."""
     n_repeats: Count = 8
+    """Presentations of each image."""
     area: Literal["V1", "V4", "IT"] = "V4"
     """Which circuits its neurons have; see `pocketcortex.data.Neuron`."""
 
@@ -38,6 +47,7 @@ class RecordingsConfig(_Table):
     path: Annotated[str, Field(min_length=1)] | None = None
     """Folder of a V4 release, or a folder of ``.npz`` sessions."""
     insilico: InSilicoConfig | None = None
+    """A simulated animal instead; its table is below."""
     train: tuple[str, ...] = ()
     """Sessions the ensemble is trained on; none for those whose role is ``train``."""
     validation: str | None = None
@@ -79,21 +89,30 @@ class TeacherConfig(_Table):
     """The ensemble."""
 
     n_members: Count = 25
+    """Networks of the ensemble."""
     group: Count | None = None
     """Members trained as one network, which choose their best epoch together; with `--scheduler`
     each group is a task. None for all in one."""
     width: Count = 512
+    """Channels of a member's embedding of an image."""
     bottleneck: Count = 256
+    """Channels inside a residual block."""
     n_blocks: Annotated[int, Field(ge=0)] = 4
+    """Residual blocks; 0 for none."""
     stride: Annotated[int, Field(ge=0)] = 2
     """0 leaves out the separable convolution before the blocks."""
     schedule: Literal["joint", "published"] = "joint"
+    """Batches of all sessions in random order, or session after session, as published."""
     n_epochs: Count = 5
+    """Passes over the training images at most; the validation session chooses the best."""
     batch_size: Count | None = None
+    """Images of a training step; None for the schedule's own."""
     learning_rate: Positive | None = None
-    """This, the batch size and the readout's scale: None for the schedule's own."""
+    """Its largest; None for the schedule's own."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.1
+    """Of AdamW; not used by the published schedule."""
     readout_scale: Positive | None = None
+    """Standard deviation of a fresh readout's weights; None for the schedule's own."""
     prior: str | None = None
     """A published shared model (``.keras``), mapped to the neurons too and added to the ensemble's
     answer, by weights that predict best out of sample within the fitted half."""
@@ -117,14 +136,21 @@ class StudentsConfig(_Table):
     """One network for all neurons, of which each takes a copy, or a network a neuron (published).
     """
     filters: tuple[Count, Count, Count, Count, Count] = (100, 100, 100, 100, 100)
+    """Filters of the five layers."""
     n_epochs: Count = 4
+    """Passes over the images."""
     learning_rate: Positive = 2e-3
+    """Its largest."""
     readout_rate: Positive = 1.0
     """The readouts' learning rate as a multiple of the layers'."""
     batch_size: Count = 32
+    """Images of a step."""
     schedule: Literal["one_cycle", "constant"] = "one_cycle"
+    """Learning rate: up and down once over the steps, or the same throughout."""
     smoothing: Annotated[float, Field(ge=0)] = 0.5
+    """Standard deviation in pixels of the Gaussian that smooths kernels and readouts."""
     mixing_l1: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the mean absolute mixing weight in the loss of a shared network."""
     patience: Count | None = None
     """Separate students: epochs without gain on the monitored images before one stops."""
     start: str | None = None
@@ -154,14 +180,22 @@ class CompactConfig(_Table):
     """First layers that stay those of the shared network: run once an image for all neurons while
     the others are trained further. With 3, only each neuron's late layers are its own."""
     threshold: Annotated[float, Field(ge=0, le=1)] = 0.9
+    """What pruning keeps: the share of the squared correlation with the teacher (joint), or of that
+    in the last layer and of the next layer's variance in the others."""
     min_filters: Count = 3
+    """Filters that each layer keeps at least."""
     n_pruning_images: Count = 600
+    """Images to judge filters by."""
     n_epochs: Count = 1
+    """Passes of the retraining."""
     n_images: Count | None = None
     """Images of a retraining epoch; None for all that the students saw."""
     learning_rate: Positive = 2e-4
+    """Of the retraining."""
     batch_size: Count = 8
+    """Images of a step."""
     smoothing: Annotated[float, Field(ge=0)] = 0.5
+    """Standard deviation in pixels of the Gaussian that smooths kernels and readouts."""
     patience: Count | None = None
     """Epochs without gain on the monitored images before a neuron's retraining stops."""
 
@@ -178,13 +212,21 @@ class StimuliConfig(_Table):
     n_candidates: Count = 2000
     """Images of the distillation bank, drawn by seed, that natural ones are taken from."""
     n_random: Annotated[int, Field(ge=2)] = 100
+    """Images drawn at random, for all neurons."""
     n_natural: Count = 4
+    """Strongest, and as many weakest, images of a neuron."""
     n_synthesized: Count = 4
+    """Images synthesized for a neuron."""
     n_synthesis_steps: Count = 200
+    """Steps of gradient ascent."""
     n_adversarial: Annotated[int, Field(ge=0)] = 4
+    """Random images changed a little to raise a neuron's response, and to lower it."""
     budget: Positive = 4.0
+    """Root mean square size of those changes, in levels (of 255)."""
     n_smoothed: Annotated[int, Field(ge=0)] = 2
+    """Strongest images smoothed where it lowers the response most."""
     n_patches: Count = 25
+    """Patches smoothed in each."""
 
     @property
     def counts(self) -> CausalCounts:
@@ -208,6 +250,7 @@ class RunConfig(_Table):
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
     """None draws one, which is printed and stored."""
     recordings: RecordingsConfig
+    """Required; the only table that is."""
     backbone: BackboneConfig = BackboneConfig()
     teacher: TeacherConfig = TeacherConfig()
     students: StudentsConfig = StudentsConfig()
@@ -243,11 +286,39 @@ def read_config(path: str | Path) -> RunConfig:
     try:
         return RunConfig.model_validate(_expanded(table, path))
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        got, where = repr(first["input"]), where if len(where) < 100 else f"{where[:100]} ..."
-        got = got if len(got) < 200 else f"{got[:200]} ..."
-        raise InputError(f"{path}: {where}: {first['msg'][:300]} (got {got})") from error
+        raise InputError(f"{path}: {first_fault(error, RunConfig)}") from error
+
+
+def first_fault(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:
+    """Return in a line what is wrong first with a file that was read as a model.
+
+    A setting that does not exist is named with the one that was likely meant.
+    """
+    first = min(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+    where = ".".join(str(part) for part in first["loc"]) or "the file"
+    got = repr(first["input"]) if first["loc"] else "the whole file"
+    told = first["msg"]
+    if first["type"] == "extra_forbidden":
+        known = _settings_beside(model, first["loc"])
+        close = difflib.get_close_matches(str(first["loc"][-1]), known, n=1)
+        told = (
+            f"no such setting; did you mean {close[0]}?"
+            if close
+            else (f"no such setting; there are {', '.join(sorted(known))}")
+        )
+    where = where if len(where) < 100 else f"{where[:100]} ..."
+    return f"{where}: {told[:300]} (got {got if len(got) < 200 else f'{got[:200]} ...'})"
+
+
+def _settings_beside(model: Any, place: Sequence[str | int]) -> list[str]:
+    """Return the names of all settings of the table in which a setting stands."""
+    if len(place) == 1 and isinstance(model, type) and issubclass(model, pydantic.BaseModel):
+        return list(model.model_fields)
+    if isinstance(model, type) and issubclass(model, pydantic.BaseModel):
+        field = model.model_fields.get(str(place[0]))
+        return _settings_beside(field.annotation, place[1:]) if field else []
+    rest = place[1:] if isinstance(place[0], int) else place
+    return next((n for one in get_args(model) if (n := _settings_beside(one, rest))), [])
 
 
 def _expanded(value: Any, path: Path) -> Any:

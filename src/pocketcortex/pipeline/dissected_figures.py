@@ -191,7 +191,7 @@ def families_drawing(
         "scores": {family: merit[own] for family, own in some.items()},
         "names": {family: [names[k] for k in own] for family, own in some.items()},
         "title": "Best candidates of each family",
-        "score_name": "confidence × margin × standard deviations above natural images",
+        "score_name": "confidence × margin × standard deviations above images of the bank",
     }
 
 

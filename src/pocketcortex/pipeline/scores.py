@@ -18,6 +18,9 @@ from pocketcortex.metrics import (
 )
 
 R2, NOISE_CORRECTED, BRAINSCORE = "r2", "noise-corrected r2", "BrainScore r2"
+LEAST_SPREAD = 0.01
+"""Standard deviation of predictions over that of responses below which a score means little: a
+regression that found nothing to predict shrinks them so, and r² does not see scale."""
 
 
 def score_table(
@@ -30,6 +33,9 @@ def score_table(
     brainscore: bool = False,
 ) -> pd.DataFrame:
     """Return one row for each model, metric and neuron of the test session.
+
+    ``reason`` tells why a score is NaN, or why it means little although it is not: predictions that
+    hardly vary beside the responses (`LEAST_SPREAD`).
 
     Parameters
     ----------
@@ -51,10 +57,13 @@ def score_table(
         metrics = (*metrics, BRAINSCORE)
     rows: list[dict[str, Any]] = []
     for model, predicted in predictions.items():
+        spread = _spread(seen, predicted)
         for metric in metrics:
             value, low, high = _score(seen, predicted, metric, np.random.default_rng(seed))
             for k, neuron in enumerate(usable):
-                reason = "" if np.isfinite(value[k]) else "undefined: constant or too noisy"
+                reason = _hardly_varies(spread[k])
+                if not np.isfinite(value[k]):
+                    reason = "undefined: constant or too noisy"
                 rows.append(_row(held_out, int(neuron), model, metric, reason) | {
                     "value": value[k], "ci_low": low[k], "ci_high": high[k],
                 })  # fmt: skip
@@ -64,6 +73,20 @@ def score_table(
     columns = ["session", "neuron", "model", "metric", "value", "ci_low", "ci_high",
                "n_stimuli", "reason"]  # fmt: skip
     return pd.DataFrame(rows)[columns]
+
+
+def hardly_varying(scores: pd.DataFrame, model: str) -> list[tuple[str, int]]:
+    """Return session and number of the neurons whose score by a model means little.
+
+    Parameters
+    ----------
+    scores
+        As `score_table` returns, of one session or several.
+    model
+        The model.
+    """
+    told = scores[(scores["model"] == model) & scores["value"].notna() & (scores["reason"] != "")]
+    return [(str(s), int(k)) for s, k in told[["session", "neuron"]].drop_duplicates().to_numpy()]
 
 
 def medians(scores: pd.DataFrame, seed: int) -> dict[str, dict[str, dict[str, Any]]]:
@@ -116,6 +139,20 @@ def differences(scores: pd.DataFrame, of: str, seed: int) -> dict[str, dict[str,
                 entry["of_medians"] = float(both[of].median() - both[other].median())
             summary.setdefault(str(metric), {})[str(other)] = entry
     return summary
+
+
+def _spread(session: Session, predicted: np.ndarray) -> np.ndarray:
+    """Return each neuron's standard deviation of predictions over that of its mean responses."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread: np.ndarray = predicted.std(axis=0) / session.mean_responses.std(axis=0)
+    return spread
+
+
+def _hardly_varies(spread: float) -> str:
+    """Return why a score means little, empty if it does not; `spread` as `_spread` returns."""
+    if not spread < LEAST_SPREAD:
+        return ""
+    return f"predictions hardly vary ({spread:.1g} of the responses' standard deviation)"
 
 
 def _score(

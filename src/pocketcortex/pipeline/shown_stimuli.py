@@ -50,11 +50,11 @@ class TestedStimuli:
         shown = list(order[:_N_ROWS])
         found: dict[str, Any] = {
             "galleries": {
-                "natural": self._first("natural_max"),
+                "bank": self._first("natural_max"),
                 "synthesized": self._first("synthesized_max"),
             },
             "gallery_notes": {
-                "natural": f"The strongest of {settings.n_candidates - settings.n_random:,} images "
+                "bank": f"The strongest of {settings.n_candidates - settings.n_random:,} images "
                 "of the distillation bank, drawn by seed.",
                 "synthesized": f"{settings.n_synthesis_steps} steps of gradient ascent from "
                 f"{settings.n_synthesized} noise images; the best image met.",

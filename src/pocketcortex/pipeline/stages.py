@@ -30,7 +30,7 @@ from pocketcortex.pipeline.circuits import find_circuits
 from pocketcortex.pipeline.config import RunConfig
 from pocketcortex.pipeline.inputs import RunInputs, TestSession
 from pocketcortex.pipeline.progress import progress_bar
-from pocketcortex.pipeline.scores import differences, medians, score_table
+from pocketcortex.pipeline.scores import differences, hardly_varying, medians, score_table
 from pocketcortex.pipeline.simulated_causal import predictions, simulate_causal_test
 from pocketcortex.pipeline.tasks import TaskFolder, drop_tasks
 from pocketcortex.pipeline.teacher import (
@@ -242,6 +242,7 @@ class Stages:
                 "scores": medians(table, self.seed),
                 "compact_minus": differences(table, COMPACT, self.seed),
                 "unusable_neurons": {str(k): why for k, why in test.unusable.items()},
+                "hardly_varying_neurons": [k for _, k in hardly_varying(table, COMPACT)],
             }
         table, size = pd.concat(tables, ignore_index=True), pd.DataFrame(sizes)
         table.to_parquet(folder / "scores.parquet", index=False)

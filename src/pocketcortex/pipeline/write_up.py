@@ -14,7 +14,7 @@ from pocketcortex.pipeline import compression
 from pocketcortex.pipeline.causal import CausalSession
 from pocketcortex.pipeline.circuits import read_circuits
 from pocketcortex.pipeline.config import StudentsConfig
-from pocketcortex.pipeline.scores import NOISE_CORRECTED, R2
+from pocketcortex.pipeline.scores import LEAST_SPREAD, NOISE_CORRECTED, R2, hardly_varying
 from pocketcortex.pipeline.shown_stimuli import TestedStimuli
 from pocketcortex.pipeline.stages import COMPACT, Stages
 from pocketcortex.pipeline.teacher import BACKBONE_RIDGE, PUBLISHED, TEACHER
@@ -44,7 +44,11 @@ def write_up(
     score = table.query(
         "session == @session and neuron == @best and model == @COMPACT and metric == @metric"
     )["value"]
-    labels = [f"neuron {k}" if len(summary["sessions"]) == 1 else f"{s}, {k}" for s, k in neurons]
+    weak = hardly_varying(table, COMPACT)
+    labels = [
+        (f"neuron {k}" if len(summary["sessions"]) == 1 else f"{s}, {k}") + " †" * ((s, k) in weak)
+        for s, k in neurons
+    ]
     tested = TestedStimuli(CausalSession.load(stimuli), stimuli, models, labels, stages.device)
     held_out = sum(s["n_images_held_out"] for s in summary["sessions"].values())
     n = f"{summary['n_neurons']} neurons, {held_out} held-out images"
@@ -88,7 +92,7 @@ def write_up(
             weights=compact_weights(
                 models[index], f"{session}, neuron {best}", float(score.iloc[0])
             ),
-            methods=_methods(stages, summary),
+            methods=_methods(stages, summary) + _of_weak(weak),
             provenance=record | {"config": stages.config.model_dump(mode="json")},
             median_ci={
                 name: {m: tuple(entry["ci"]) for m, entry in by_model.items() if entry["n_neurons"]}
@@ -123,9 +127,12 @@ def compact_weights(model: CompactModel, name: str, r2: float) -> CompactWeights
 
 
 def _best_neuron(table: pd.DataFrame, metric: str) -> tuple[str, int]:
-    """Return the neuron that compact models predict best, the one whose weights are drawn."""
+    """Return the neuron that compact models predict best, the one whose weights are drawn.
+
+    Those that are hardly predicted come last.
+    """
     rows = table[(table["model"] == COMPACT) & (table["metric"] == metric)]
-    values = rows["value"].fillna(-np.inf).to_numpy()
+    values = rows["value"].where(rows["reason"] == "", -9).fillna(-np.inf).to_numpy()
     best = rows.iloc[int(np.argmax(values))]
     return str(best["session"]), int(best["neuron"])
 
@@ -133,10 +140,14 @@ def _best_neuron(table: pd.DataFrame, metric: str) -> tuple[str, int]:
 def _strongest_first(
     table: pd.DataFrame, metric: str, neurons: Sequence[tuple[str, int]]
 ) -> list[int]:
-    """Return the places of the neurons in order of their compact models' scores."""
-    rows = table[(table["model"] == COMPACT) & (table["metric"] == metric)]
+    """Return the places of the neurons in order of their compact models' scores.
+
+    Those that are hardly predicted, or have no score, come last.
+    """
+    rows = table[(table["model"] == COMPACT) & (table["metric"] == metric)].copy()
+    rows["value"] = rows["value"].where(rows["reason"] == "", -9)
     score = rows.set_index(["session", "neuron"])["value"]
-    return [int(k) for k in np.argsort([-float(np.nan_to_num(score[n], nan=-9)) for n in neurons])]
+    return [int(k) for k in np.argsort([-float(score[n]) for n in neurons], kind="stable")]
 
 
 def _causal(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -188,6 +199,19 @@ def _methods(stages: Stages, summary: dict[str, Any]) -> list[str]:
     if PUBLISHED in summary["n_parameters"]:
         lines.append("Published: the released compact models of the same neurons.")
     return lines
+
+
+def _of_weak(neurons: Sequence[tuple[str, int]]) -> list[str]:
+    """Return what † beside a neuron means; nothing if none bears it."""
+    if not neurons:
+        return []
+    named = ", ".join(f"{session} {neuron}" for session, neuron in neurons)
+    return [
+        f"† ({named}): the compact model's predictions vary by less than {LEAST_SPREAD:.0%} of the "
+        "responses' standard deviation. The regression found next to nothing to predict in the "
+        "first half and shrank them; r2 does not see scale. Such a score, and the stimuli and the "
+        "circuit of such a model, mean little. The medians keep the score."
+    ]
 
 
 def _of_students(settings: StudentsConfig, n_images: str) -> str:

@@ -113,7 +113,7 @@ def figure_circuit(
     tile, n_lines = (_TILE, _LABEL_LINES) if most < _MANY else (_TILE_MANY, 1)
     labels = {_key(node): _label(node, n_lines) for node in nodes}
     pitch = tile + _LINE * max(len(lines) for lines in labels.values()) + _ROW_GAP
-    body = max(most * pitch, _IMAGE + _LINE)
+    body = max(most * pitch, _IMAGE + 3 * _LINE)
     text = [
         line
         for paragraph in explanation.splitlines()
@@ -246,7 +246,7 @@ def _draw_ends(
     for k, line in enumerate(lines):
         y = middle + 8 + 28 * (k - (len(lines) - 1) / 2)
         sheet.text(right, y, line, size=TEXT_SIZE, fontweight="bold", ha="center")
-    half = 8.0 * max(len(line) for line in lines)
+    half = 9.0 * max(len(line) for line in lines) + 8
     last = [node for node in nodes if node.stage == len(_STAGES) - 1]
     limit = max((abs(node.effect) for node in last), default=0.0) or 1.0
     paths = []

@@ -23,6 +23,7 @@ from pocketcortex.plots.style import (
 
 _MARGIN, _GAP, _SIDE, _FOOT, _ROW_GAP = 24, 12, 112, 56, 18  # in pixels of the bitmap
 _CHARACTER, _LEAST_LEFT, _HEAD = 13, 150, 70
+_TITLE_CHARACTER, _NOTE_CHARACTER = 19, 13
 _FEW_NAMES = 45  # more models than this are not named one by one
 
 
@@ -93,11 +94,16 @@ def figure_families(
     pitch = high + _FOOT + _ROW_GAP
     n_lines = [math.ceil(len(one) / columns) for one in images.values()]
     head = _HEAD if title else _MARGIN + 14
-    across = left + columns * (wide + _GAP) - _GAP + _MARGIN
+    note = f"below: model, {score_name}"
+    across = 2 * _MARGIN + max(
+        left - _MARGIN + columns * (wide + _GAP) - _GAP,
+        _TITLE_CHARACTER * len(title),
+        _NOTE_CHARACTER * len(note),
+    )
     sheet = PixelSheet(across, head + 20 + sum(n_lines) * pitch)
     if title:
         sheet.text(_MARGIN, 44, title, size=TEXT_SIZE + 2, fontweight="bold")
-    sheet.text(_MARGIN, head + 2, f"below: model, {score_name}", size=SMALL_SIZE, color=MUTED)
+    sheet.text(_MARGIN, head + 2, note, size=SMALL_SIZE, color=MUTED)
     top = head + 20
     for (family, of_family), lines in zip(images.items(), n_lines, strict=True):
         sheet.text(_MARGIN, top + high / 2, family, size=TEXT_SIZE, fontweight="bold", va="center")

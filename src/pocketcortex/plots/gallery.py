@@ -50,10 +50,10 @@ def figure_gallery_pairs(
     second: UInt8[np.ndarray, "n_images 3 height width"],
     titles: Sequence[str],
     *,
-    labels: tuple[str, str] = ("natural", "synthesized"),
+    labels: tuple[str, str] = ("bank", "synthesized"),
     columns: int = 4,
 ) -> Figure:
-    """Return pairs of images, such as a neuron's preferred natural and synthesized stimulus.
+    """Return pairs of images, such as a neuron's preferred stimulus in a bank and synthesized.
 
     The two of a pair touch, under one title; their labels stand below each pair.
 

@@ -178,7 +178,7 @@ def _tests(content: ReportContent) -> Iterator[ReportFigure]:
     if content.adversarial is not None:
         yield ReportFigure(
             "adversarial", "stimuli", "Adversarial images",
-            "Random natural images changed a little, to lower (left) and to raise (right) a "
+            "Random images of the bank changed a little, to lower (left) and to raise (right) a "
             f"compact model's response (n = {len(content.adversarial['labels'])} models, one image "
             f"each). {notes.get('adversarial', '')}",
             plots.render_figure(plots.figure_adversarial(**content.adversarial)),
@@ -186,7 +186,7 @@ def _tests(content: ReportContent) -> Iterator[ReportFigure]:
     if content.smoothed is not None:
         yield ReportFigure(
             "smoothed", "stimuli", "What drives a neuron within its preferred image",
-            f"For each neuron (n = {len(content.smoothed['labels'])} shown) its strongest natural "
+            f"For each neuron (n = {len(content.smoothed['labels'])} shown) its strongest bank "
             "image, how smoothing a patch there changes the response of its compact model, the "
             "image with the patches smoothed that lower it most, and with random ones. "
             f"{notes.get('smoothed', '')}",
@@ -196,9 +196,10 @@ def _tests(content: ReportContent) -> Iterator[ReportFigure]:
         effects, population = content.causal
         yield ReportFigure(
             "causal", "stimuli", "Causal test: the neurons' own responses to these stimuli",
-            "Change of each neuron's mean response, against random natural images and against the "
-            "images that stimuli were made from; bars: mean over neurons and its standard error "
-            f"(n = {_from_to(population['n_neurons'])} neurons a bar). {notes.get('causal', '')}",
+            "Change of each neuron's mean response, against random images of the bank and "
+            "against the images that stimuli were made from; bars: mean over neurons and its "
+            f"standard error (n = {_from_to(population['n_neurons'])} neurons a bar). "
+            f"{notes.get('causal', '')}",
             plots.render_figure(plots.figure_causal(effects, population)),
         )  # fmt: skip
 
@@ -243,7 +244,7 @@ def _circuits(content: ReportContent) -> Iterator[ReportFigure]:
             "saw dots, edges, curves, textures and plain colours in its "
             "receptive field, in white and black and in the hue that drives it most. Below each "
             "stimulus: confidence (share of resamples of the stimuli that give the same family) "
-            "times margin to the next family times response in standard deviations above natural "
+            "times margin to the next family times response in standard deviations above bank "
             "images. Models that none drives by four, or without a receptive field, are left out.",
             plots.render_figure(plots.figure_families(**content.families)),
         )  # fmt: skip

@@ -318,7 +318,7 @@ function fromAddress(what) {
 
 function facts(told, counts) {
   const r2 = told.r2 && told.r2.value !== null
-    ? `${told.r2.metric.replace("r2", "r²")} ${number(told.r2.value)}${told.r2.low === null ? "" : ` (${number(told.r2.low)} to ${number(told.r2.high)})`}, ${told.r2.n_stimuli} images (${told.r2.on})` : null;
+    ? `${told.r2.metric.replace("r2", "r²")} ${number(told.r2.value)}${told.r2.low === null ? "" : ` (${number(told.r2.low)} to ${number(told.r2.high)})`}, ${told.r2.n_stimuli} images (${told.r2.on})${told.r2.remark ? ` – means little: ${told.r2.remark}` : ""}` : null;
   const field = told.field.diameter_px ? `receptive field ${number(told.field.diameter_px, 0)} px across at (${number(told.field.x_px, 0)}, ${number(told.field.y_px, 0)})` : null;
   return h("p", { class: "facts" }, [r2, `${whole(told.parameters)} parameters`, `${counts.reduce((a, b) => a + b)} filters`, field, told.family && told.family !== "none" ? `prefers: ${told.family}` : null, told.dot_detector ? "dot detector" : null].filter(Boolean).join(" · "));
 }

@@ -113,7 +113,7 @@ export async function populationPage(main, backend) {
       ? h("img", { src: backend.address(row.pictures[state.show]), alt: "", loading: "lazy", width: 112, height: 112 })
       : h("span", { class: "blank", title: told.failures[row.name] || "still being looked at" }, told.failures[row.name] ? "!" : "…");
     const facts = [
-      row.r2 && row.r2.value !== null ? `r² ${number(row.r2.value)}` : null,
+      row.r2 && row.r2.value !== null ? `r² ${number(row.r2.value)}${row.r2.remark ? " †" : ""}` : null,
       row.parameters === null ? null : `${number(row.parameters / 1000, 1)}k`,
       row.dot_detector ? DOTS : row.family && row.family !== "none" ? row.family : null,
     ].filter(Boolean).join(" · ");
@@ -125,7 +125,7 @@ export async function populationPage(main, backend) {
   }
 
   function describe(row) {
-    return [row.name, row.r2 && row.r2.value !== null ? `r² ${number(row.r2.value)}${row.r2.low === null ? "" : ` (${number(row.r2.low)} to ${number(row.r2.high)})`}, ${row.r2.on}` : null,
+    return [row.name, row.r2 && row.r2.value !== null ? `r² ${number(row.r2.value)}${row.r2.low === null ? "" : ` (${number(row.r2.low)} to ${number(row.r2.high)})`}, ${row.r2.on}${row.r2.remark ? `; † means little: ${row.r2.remark}` : ""}` : null,
       row.parameters === null ? null : `${whole(row.parameters)} parameters, ${row.n_filters} filters`,
       row.field.diameter_px ? `receptive field ${number(row.field.diameter_px, 0)} px across` : null].filter(Boolean).join("\n");
   }
