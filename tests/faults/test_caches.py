@@ -155,7 +155,7 @@ def test_one_process_computes_features_and_the_other_waits_for_them(tmp_path: Pa
         FeatureStore(folder, batch_size=2).features(network, images)
         os._exit(0)
     store, told = FeatureStore(folder, batch_size=2), []
-    while not list(folder.glob("*.lock")):
+    while not list(folder.glob("*.partial")):  # it holds the lock
         time.sleep(0.005)
     np.testing.assert_array_equal(store.features(network, images, advance=told.append), expected)
     assert os.waitpid(child, 0)[1] == 0
@@ -172,7 +172,7 @@ def test_a_process_killed_at_its_features_leaves_them_to_the_one_that_waits(tmp_
             network, images, advance=lambda n: os.kill(os.getpid(), signal.SIGKILL)
         )
     store, told = FeatureStore(folder, batch_size=2), []
-    while not list(folder.glob("*.lock")):
+    while not list(folder.glob("*.partial")):  # it holds the lock
         time.sleep(0.005)
     np.testing.assert_array_equal(store.features(network, images, advance=told.append), expected)
     assert os.waitpid(child, 0)[1] == signal.SIGKILL

@@ -153,7 +153,9 @@ class ZipImages(ImageFiles):
             if len(content) != n_bytes or zlib.crc32(content) != self.crc[k]:
                 raise zipfile.BadZipFile("wrong length or checksum")
         except (struct.error, zlib.error, zipfile.BadZipFile) as error:
-            raise InputError(f"{what} is damaged ({error}); fetch the archive again") from error
+            raise InputError(
+                f"{what} is damaged ({in_brief(error)}); fetch the archive again"
+            ) from error
         return content
 
 
@@ -182,8 +184,8 @@ class TarImages(ImageFiles):
                 raise tarfile.ReadError("truncated")
         except tarfile.TarError as error:
             raise InputError(
-                f"{self.path}: member {self.members[k]!r} is damaged ({error}), or the archive "
-                "was replaced after it was listed; fetch it again"
+                f"{self.path}: member {self.members[k]!r} is damaged ({in_brief(error)}), or "
+                "the archive was replaced after it was listed; fetch it again"
             ) from error
         return block[_TAR_BLOCK:]
 

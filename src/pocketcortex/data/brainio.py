@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from pocketcortex.core import BrainArea, InputError, Session, StimulusSet, in_brief
+from pocketcortex.core.tables import read_csv
 from pocketcortex.data._areas import cells_table
 from pocketcortex.data._hdf5 import refuse_links
 
@@ -255,9 +256,9 @@ def _stimuli(
 ) -> tuple[StimulusSet, Int64[np.ndarray, " n_presentations"]]:
     """Return the images shown, in the table's order, and which one each presentation showed."""
     try:
-        table = pd.read_csv(table_file, dtype=str, keep_default_na=False)
+        table = read_csv(table_file, dtype=str, keep_default_na=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"{table_file} cannot be read as a table ({error})") from error
+        raise InputError(f"{table_file} cannot be read as a table ({in_brief(error)})") from error
     key = next((name for name in _IDS if name in table), None)
     if key is None:
         raise InputError(f"{table_file} has no column {' or '.join(_IDS)}; is it a stimulus set?")

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float64, Shaped
 
 from pocketcortex.core import (
@@ -11,9 +10,11 @@ from pocketcortex.core import (
     InputError,
     Session,
     StimulusSet,
+    in_brief,
     read_array,
     read_arrays,
 )
+from pocketcortex.core.tables import read_csv
 from pocketcortex.data._areas import cells_table, grey_stimuli
 
 GREY_UNIT = 1e-6
@@ -227,12 +228,13 @@ def _ceilings(file: Path) -> dict[str, float]:
     if not file.is_file():
         return {}
     try:
-        table = pd.read_csv(file)
+        table = read_csv(file)
         if table[["area", "layer"]].isna().any(axis=None):
             raise ValueError("a row without area or layer")
         keys = table["area"].astype(str) + "_" + table["layer"].astype(str).str.replace("/", "-")
         return dict(zip(keys, table["ceiling"].astype(float), strict=True))
     except (OSError, ValueError, KeyError) as error:
         raise InputError(
-            f"{file} should be a table with area, layer and ceiling ({error}); fetch it again"
+            f"{file} should be a table with area, layer and ceiling ({in_brief(error)}); "
+            "fetch it again"
         ) from error

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from pocketcortex.core import InputError, Session, StimulusSet, parse_json, read_arrays
+from pocketcortex.core import InputError, Session, StimulusSet, in_brief, parse_json, read_arrays
 from pocketcortex.core.recordings import SESSION_FORMAT, SESSION_VERSION
 
 _EXPECTED_TYPES: dict[str, tuple[type, ...]] = {
@@ -51,7 +51,7 @@ def _parse_metadata(path: str | Path, text: str) -> dict[str, Any]:
         metadata = parse_json(text)
     except ValueError as error:
         raise InputError(
-            f"{path}: its metadata are not JSON ({error}); write it with Session.save"
+            f"{path}: its metadata are not JSON ({in_brief(error)}); write it with Session.save"
         ) from error
     if not isinstance(metadata, dict) or metadata.get("format") != SESSION_FORMAT:
         raise InputError(f"{path} is not a session file; write it with Session.save")

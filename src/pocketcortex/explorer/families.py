@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, in_brief
 
 TABLE, DOTS = "families.csv", "dots.csv"
 _STAGE = "explain"
@@ -73,7 +73,9 @@ class Families:
                 found = pd.read_csv(folder / DOTS)
                 dots = frozenset(found["model"].astype(str)[found["is_detector"].astype(bool)])
         except (OSError, LookupError, ValueError) as error:
-            raise InputError(f"the tables of {folder} cannot be read ({error})") from error
+            raise InputError(
+                f"the tables of {folder} cannot be read ({in_brief(error)})"
+            ) from error
         return cls(path, of, dots)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, in_brief
 from pocketcortex.explorer.families import TABLE, Families
 from pocketcortex.explorer.zoo import is_zoo
 
@@ -215,7 +215,9 @@ def _told_by_run(
         rows: Sequence[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
         families = _families(run)
     except (OSError, LookupError, ValueError) as error:
-        raise InputError(f"the tables of the run {run} cannot be read ({error})") from error
+        raise InputError(
+            f"the tables of the run {run} cannot be read ({in_brief(error)})"
+        ) from error
     names = [_folder_name(str(row["session"]), int(row["neuron"])) for row in rows]
     order = [name for name in dict.fromkeys(names) if name in neurons]
     scores: dict[str, Score] = {}

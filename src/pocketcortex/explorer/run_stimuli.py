@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from pocketcortex.core import InputError, map_array, read_array
+from pocketcortex.core import InputError, in_brief, map_array, read_array
 from pocketcortex.core.runs import read_json_object
 
 
@@ -54,7 +54,9 @@ class RunStimuli:
             roles = StimulusRoles.from_table(table, n_targets=responses.shape[1])
             images = map_array(folder / "images.npy")
         except (OSError, LookupError, ValueError) as error:
-            raise InputError(f"the stimuli of the run {run} cannot be read ({error})") from error
+            raise InputError(
+                f"the stimuli of the run {run} cannot be read ({in_brief(error)})"
+            ) from error
         if len(images) != len(roles) or len(responses) != len(roles):
             raise InputError(f"the stimuli of the run {run} differ in number from their roles")
         return cls(images, roles, responses, _name(run))

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, in_brief
 
 _CURVES = {"regression": "r", "rsa": "rsa"}
 """Column of the layers' table that an analysis ranks networks by."""
@@ -55,7 +55,7 @@ def read_zoo(run: Path) -> dict[str, Any]:
             for (area, analysis), own in table.groupby(["area", "analysis"], sort=False)
         ]  # fmt: skip
     except (OSError, LookupError, ValueError, TypeError) as error:
-        raise InputError(f"the tables of {run} cannot be read ({error})") from error
+        raise InputError(f"the tables of {run} cannot be read ({in_brief(error)})") from error
     return {"title": run.resolve().name, "boards": boards}
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int
 
-from pocketcortex.core.errors import InputError
+from pocketcortex.core.errors import InputError, in_brief
 from pocketcortex.core.sources import repeated
 
 RANDOM = "random"
@@ -209,7 +209,9 @@ def _whole_numbers(table: pd.DataFrame, column: str) -> Int[np.ndarray, " n_stim
     try:
         numbers = pd.to_numeric(table[column]).to_numpy(dtype=np.float64, na_value=np.nan)
     except (TypeError, ValueError) as error:
-        raise InputError(f"column {column!r} of the table must hold numbers: {error}") from error
+        raise InputError(
+            f"column {column!r} of the table must hold numbers: {in_brief(error)}"
+        ) from error
     whole = np.where(np.isnan(numbers), EVERYONE, numbers)
     wrong = np.flatnonzero(whole != np.round(whole))
     if len(wrong) or np.isinf(whole).any():

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, in_brief
 from pocketcortex.pipeline.config import first_fault
 
 Count = Annotated[int, Field(ge=1)]
@@ -115,7 +115,7 @@ def read_cluster_profile(path: str | Path) -> ClusterProfile:
     except OSError as error:
         raise InputError(f"cannot read the cluster profile {path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from error
+        raise InputError(f"{path} is not valid TOML: {in_brief(error)}") from error
     try:
         return ClusterProfile.model_validate(table)
     except pydantic.ValidationError as error:

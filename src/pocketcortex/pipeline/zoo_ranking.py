@@ -14,7 +14,8 @@ from pocketcortex.benchmark import (
     rank_models,
     trained_minus_random,
 )
-from pocketcortex.core import InputError, RunFolder, parse_json, provenance, write_json
+from pocketcortex.core import InputError, RunFolder, in_brief, parse_json, provenance, write_json
+from pocketcortex.core.tables import read_csv
 from pocketcortex.pipeline.zoo_figures import draw_figures, write_zoo_report
 from pocketcortex.pipeline.zoo_scored import METRICS, ScoredPair
 from pocketcortex.pipeline.zoo_scores import SCORES, plain, write_table
@@ -253,9 +254,9 @@ def _group_table(models: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame
 
 def _read_properties(path: Path) -> pd.DataFrame:
     try:
-        table = pd.read_csv(path)
+        table = read_csv(path)
     except (OSError, ValueError) as error:
-        raise InputError(f"cannot read the properties {path}: {error}") from error
+        raise InputError(f"cannot read the properties {path}: {in_brief(error)}") from error
     if "model" not in table or len(table.columns) < 2 or table["model"].duplicated().any():
         raise InputError(
             f"{path} must have a column model, each network once, and others; it has "

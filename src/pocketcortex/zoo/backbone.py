@@ -14,7 +14,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pocketcortex.core import InputError
+from pocketcortex.core import InputError, in_brief
 
 
 class _LayersReached(Exception):  # noqa: N818 - a signal, not an error
@@ -171,7 +171,9 @@ def load_network(reference: str) -> nn.Module:
         try:
             module = importlib.import_module(source)
         except (ImportError, TypeError) as error:
-            raise InputError(f"network module {source!r} cannot be imported: {error}") from error
+            raise InputError(
+                f"network module {source!r} cannot be imported: {in_brief(error)}"
+            ) from error
     builder: Callable[[], object] | None = getattr(module, name, None)
     if not callable(builder):
         raise InputError(f"{source} has no builder {name!r}")

@@ -1,0 +1,34 @@
+"""Tables from users' text files."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+def read_csv(path: Path, **how: Any) -> pd.DataFrame:
+    """Return a table of comma-separated values whose first line names the columns.
+
+    Parameters
+    ----------
+    path
+        The file.
+    **how
+        Further arguments of `pandas.read_csv`.
+
+    Raises
+    ------
+    ValueError
+        If it is no such table, or a row has more cells than the first line, which pandas would
+        take for an index of as many levels.
+    OSError
+        If it cannot be read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            table: pd.DataFrame = pd.read_csv(path, index_col=False, **how)
+        except pd.errors.ParserWarning as warning:
+            raise ValueError("a row has more cells than the first line names") from warning
+    return table
