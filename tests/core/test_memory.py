@@ -1,9 +1,56 @@
-"""The switch that keeps freed memory."""
+"""The limit on memory while a file is read."""
 
-import platform
+import resource
+import sys
+import threading
+from pathlib import Path
 
-from pocketcortex.core import keep_freed_memory
+import pytest
+
+from pocketcortex.core.memory import limited_memory
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits are kept on Linux only")
+GIB = 2**30
 
 
-def test_glibc_takes_the_switch_and_others_decline() -> None:
-    assert keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
+def test_no_more_is_given_than_a_file_may_need(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with limited_memory(tmp_path / "missing"):
+        assert len(bytearray(GIB // 4)) == GIB // 4
+        with pytest.raises(MemoryError):
+            bytearray(5 * GIB // 4)
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_a_large_file_may_need_more(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    with path.open("wb") as file:
+        file.truncate(GIB // 4)  # of 8 times that there is room
+    with limited_memory(path):
+        assert len(bytearray(2 * GIB)) == 2 * GIB
+
+
+def test_the_limit_ends_with_the_last_of_several_threads(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    entered, leave = threading.Barrier(2), threading.Event()
+
+    def other() -> None:
+        with limited_memory(tmp_path):
+            entered.wait(10)
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with limited_memory(tmp_path):
+        thread.start()
+        entered.wait(10)
+    assert resource.getrlimit(resource.RLIMIT_AS) != before
+    leave.set()
+    thread.join()
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def test_the_limit_ends_with_an_error(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(KeyError), limited_memory(tmp_path):
+        raise KeyError
+    assert resource.getrlimit(resource.RLIMIT_AS) == before

@@ -26,8 +26,9 @@ HANG_S = 20.0
 """How long one execution may compute, in seconds of the processor; all files are small."""
 STUCK_S = 600.0
 """How long one may take by the clock, as one that waits for something does."""
-GROWTH_BYTES = 2 * 2**30
-"""Most that a process's address space may grow by."""
+GROWTH_BYTES = 3 * 2**29
+"""Most that a process's resident memory may grow by, whether or not the reader ends well."""
+_ROOM_BYTES = 2 * GROWTH_BYTES
 _MAX_FAILURES = 20
 _MAX_WORDS = 2000
 
@@ -152,16 +153,18 @@ def _work(
 
     at_first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-    limit = size + GROWTH_BYTES
+    limit = size + _ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    n_failures = 0
+    n_failures, known = 0, 0
+
+    def grown() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - at_first
 
     def tell(failures: dict[int, str]) -> None:
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - at_first
-        sender.send((failures, grown))
+        sender.send((failures, grown()))
 
     for number in range(at, stop):
         state[0] = number
@@ -177,6 +180,9 @@ def _work(
                 said = f"words of {len(str(error))} letters: {str(error)[:300]}"
         except BaseException:
             said = traceback.format_exc(limit=-6)
+        if (now := grown()) > max(GROWTH_BYTES, known):
+            known = now + GROWTH_BYTES // 8  # told once
+            said = said or f"memory grew by {now:,} bytes"
         if (took := time.monotonic() - started) > state[3]:
             state[3], state[4] = took, number
         if said is not None:

@@ -2,9 +2,18 @@
 
 import ctypes
 import os
+import resource
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
+_FOR_ANY_FILE, _TIMES_A_FILE = 2**30, 8
+
+_lock = threading.Lock()
+_before: list[tuple[int, int]] = []  # the limits as they were, once for each who limits
 
 
 def keep_freed_memory() -> bool:
@@ -23,3 +32,41 @@ def keep_freed_memory() -> bool:
 def physical_bytes() -> int:
     """Return the machine's memory in bytes; what others use of it is not taken off."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def limited_memory(file: str | Path) -> Iterator[None]:
+    """Refuse the process memory beyond what reading a file may need: 1 GiB and 8 times its size.
+
+    A damaged HDF5 file of some kilobytes, whose groups lead to themselves, makes the HDF5 library
+    ask for memory without end; refused, it gives up in good order. The limit is on what all threads
+    ask for meanwhile, and ends with the last who set one. On Linux only; elsewhere nothing happens.
+
+    Parameters
+    ----------
+    file
+        The file; one that is missing counts as empty.
+    """
+    try:
+        size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        yield
+        return
+    try:
+        needed = _FOR_ANY_FILE + _TIMES_A_FILE * os.stat(file).st_size
+    except OSError:
+        needed = _FOR_ANY_FILE
+    with _lock:
+        now, most = resource.getrlimit(resource.RLIMIT_AS)
+        first = _before[0][0] if _before else now
+        _before.append((first, most))
+        wanted = size + needed if len(_before) == 1 else max(now, size + needed)
+        wanted = wanted if first == resource.RLIM_INFINITY else min(wanted, first)
+        resource.setrlimit(resource.RLIMIT_AS, (wanted, most))
+    try:
+        yield
+    finally:
+        with _lock:
+            limits = _before.pop()
+            if not _before:
+                resource.setrlimit(resource.RLIMIT_AS, limits)

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from pocketcortex.core import InputError, in_brief
+from pocketcortex.core.memory import limited_memory
 
 _MAX_LINKS = 8
 
@@ -23,7 +24,7 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
         If it is missing or no HDF5 file, also for what goes wrong while reading.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with limited_memory(path), h5py.File(path, "r") as file:
             yield file
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; an HDF5 file was expected there") from None

@@ -10,6 +10,7 @@ import pandas as pd
 from jaxtyping import Float64, Int64
 
 from pocketcortex.core import BrainArea, InputError, Session, StimulusSet, in_brief
+from pocketcortex.core.memory import limited_memory
 from pocketcortex.core.tables import read_csv
 from pocketcortex.data._areas import cells_table
 from pocketcortex.data._hdf5 import refuse_links
@@ -125,7 +126,7 @@ def _assembly(path: Path) -> "Iterator[xr.DataArray]":
     if not path.is_file():
         raise InputError(f"{path} does not exist; a BrainIO assembly (.nc) was expected there")
     refuse_links(path)
-    with _explained(path), xr.open_dataset(path, engine="h5netcdf") as data:
+    with limited_memory(path), _explained(path), xr.open_dataset(path, engine="h5netcdf") as data:
         found = [
             str(name)
             for name, v in data.data_vars.items()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pocketcortex.core import InputError, in_brief
+from pocketcortex.core.memory import limited_memory
 from pocketcortex.models.compact import BATCH_NORM_EPS
 
 N_LAYERS = 5
@@ -39,7 +40,8 @@ def read_model(path: Path, what: str, read: Callable[[Path], Model]) -> Model:
     if path.stat().st_size > MAX_FILE_BYTES:
         raise InputError(f"{path} is over {MAX_FILE_BYTES:,} bytes: not a {what}")
     try:
-        return read(path)
+        with limited_memory(path):
+            return read(path)
     except InputError as error:
         raise InputError(f"{path.name}: {in_brief(error, 1000)}") from error
     except Exception as error:  # damaged files make the formats' readers raise almost anything
