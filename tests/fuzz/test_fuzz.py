@@ -35,6 +35,20 @@ def test_many_damaged_files_are_read_or_refused(name: str) -> None:
     check(fuzz(FORMATS[name], MANY, seed=SEED), MANY)
 
 
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("similarities", 339), ("similarities", 10_997), ("similarities", 52_046),
+        ("proposal", 6_211), ("proposal", 14_737), ("proposal", 16_327), ("h5 weights", 10_978),
+    ],
+)  # fmt: skip
+def test_what_many_executions_found_stays_mended(name: str, number: int) -> None:
+    outcome = fuzz(FORMATS[name], 1, seed=SEED, first=number)
+    check(outcome, 1)
+    assert outcome.n_refused == 1
+    assert outcome.slowest_s < 10
+
+
 def test_an_execution_is_the_same_every_time() -> None:
     for form in FORMATS.values():
         cases = [case_of(form, SEED, k) for k in range(20)]

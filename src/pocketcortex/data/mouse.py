@@ -233,7 +233,7 @@ def _ceilings(file: Path) -> dict[str, float]:
             raise ValueError("a row without area or layer")
         keys = table["area"].astype(str) + "_" + table["layer"].astype(str).str.replace("/", "-")
         return dict(zip(keys, table["ceiling"].astype(float), strict=True))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, OverflowError) as error:
         raise InputError(
             f"{file} should be a table with area, layer and ceiling ({in_brief(error)}); "
             "fetch it again"

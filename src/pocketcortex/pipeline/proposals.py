@@ -136,11 +136,12 @@ def read_proposal(folder: str | Path) -> Proposal:
             f"{folder / MANIFEST} does not list images by file; take the folder as it was proposed"
         )
     images = pd.DataFrame(rows, columns=list(COLUMNS))
-    missing = [name for name in images["file"] if not (folder / name).is_file()]
+    here = {path.name for path in folder.iterdir()}
+    missing = [name for name in images["file"] if name not in here]
     if missing:
         raise InputError(
-            f"{folder} lacks {len(missing)} of its {len(images)} images, such as {missing[0]}; "
-            "take the folder as it was proposed"
+            f"{folder} lacks {len(missing)} of its {len(images)} images, such as "
+            f"{missing[0][:100]}; take the folder as it was proposed"
         )
     found = StimulusSet.from_folder(folder)
     place = {name: k for k, name in enumerate(found.names)}
@@ -186,8 +187,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder} holds no proposal: {path} was written by something else")
     if facts.get("version") != VERSION:
         raise InputError(
-            f"{folder} is a proposal of format {facts.get('version')!r}, but this version reads "
-            f"{VERSION}; update pocketcortex"
+            f"{folder} is a proposal of format {facts.get('version')!r:.100}, but this version "
+            f"reads {VERSION}; update pocketcortex"
         )
     return facts
 
