@@ -6,13 +6,11 @@ from fuzz_harness import Outcome, case_of, fuzz
 
 SEED = 1
 FEW, MANY = 200, 100_000
-GROWTH_BYTES = 2**30  # the largest image allowed, decoded and converted, takes 0.7 GiB
 
 
 def check(outcome: Outcome, n: int) -> None:
     assert outcome.failures == {}
     assert outcome.n_executions == outcome.n_read + outcome.n_refused == n
-    assert outcome.growth_bytes < GROWTH_BYTES
 
 
 @pytest.mark.parametrize("name", FORMATS)
