@@ -22,7 +22,7 @@ from pocketcortex.pipeline import RunConfig, compress
 sys.path.append(str(Path(__file__).parents[1] / "tests" / "pipeline"))
 from dask_cluster import started_cluster
 
-SEED, N_NEURONS = 7, 4
+SEED, N_NEURONS = 7, 2
 CONFIG = {
     "seed": SEED,
     "recordings": {"insilico": {"n_sessions": 3, "n_neurons": N_NEURONS, "n_stimuli": 200}},
