@@ -87,3 +87,25 @@ def test_what_nothing_says_the_hash_of_is_not_fetched(
     with pytest.raises(InputError, match="nothing known says what they must hash to"):
         file.require("net", download=True)
     assert not (tmp_path / "weights").exists()
+
+
+def test_another_file_of_the_same_name_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = tmp_path / "weights"
+    monkeypatch.setenv("POCKETCORTEX_WEIGHTS", str(weights))
+    weights.mkdir()
+    file = WeightsFile(("tiny.safetensors",), hub=("lab/tiny", "model.safetensors"))
+    (weights / "tiny.safetensors").write_bytes(b"first")
+    assert file.require("tiny") == file.require("tiny") == weights / "tiny.safetensors"
+    pins = weights / "SHA256SUMS"
+    assert pins.read_text() == (
+        f"{hashlib.sha256(b'first').hexdigest()}  lab/tiny/model.safetensors\n"
+    )
+    (weights / "tiny.safetensors").write_bytes(b"second")
+    with pytest.raises(
+        InputError, match=r"was \w{64} when first used here; .* out of .*SHA256SUMS"
+    ):
+        file.require("tiny")
+    pins.write_text("")
+    assert file.require("tiny").read_bytes() == b"second"

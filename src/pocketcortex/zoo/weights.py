@@ -1,5 +1,6 @@
 """Weights files: where they are expected, and whether they are whole."""
 
+import contextlib
 import hashlib
 import os
 import re
@@ -13,6 +14,8 @@ from pocketcortex.core import InputError
 WEIGHTS_VARIABLE = "POCKETCORTEX_WEIGHTS"
 """Environment variable that names the folder in which weights are looked for first."""
 
+PINS = "SHA256SUMS"
+"""File in the folder of weights that holds what each file of the Hub hashed to when first used."""
 _HASH = re.compile(r"-([0-9a-f]{8,64})\.[a-z.]+$")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 SUFFIXES = (".safetensors", ".pth", ".torch", ".pth.tar")
@@ -66,14 +69,18 @@ class WeightsFile:
         ------
         InputError
             If the file is missing and not to be fetched, if it cannot be fetched, or if it is not
-            the published one.
+            the published one; for a file of the Hub, not the one that was used first: its hash is
+            then kept in ``SHA256SUMS``, in the folder that ``POCKETCORTEX_WEIGHTS`` names or
+            torch's cache.
         """
         path = self.find()
         if path is None and download:
             path = self._downloaded(network)
         if path is None:
             raise InputError(f"the weights of network {network!r} are not here: {self.describe()}")
-        verify(path)
+        digest = verify(path)
+        if self.hub is not None:
+            _pin("/".join(self.hub), path, digest or _sha256(path))
         return path
 
     def describe(self) -> str:
@@ -142,8 +149,8 @@ def cached_on_hub(repository: str, name: str) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def verify(path: Path) -> None:
-    """Compare a file with the hash in its name, if it has one.
+def verify(path: Path) -> str | None:
+    """Compare a file with the hash in its name, if it has one, and return its SHA-256 then.
 
     Torchvision's names end with the first digits of the SHA-256; the Hub's cache names files by
     the whole of it.
@@ -155,14 +162,39 @@ def verify(path: Path) -> None:
     """
     expected = _expected_hash(path)
     if expected is None:
-        return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return None
+    digest = _sha256(path)
     if not digest.startswith(expected):
         raise InputError(
             f"weights file {path} is cut short or altered: its SHA-256 starts with "
             f"{digest[: len(expected)]}, expected {expected}; delete it and get it again"
         )
+    return digest
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _pin(name: str, path: Path, digest: str) -> None:
+    """Compare a file with what one of that name hashed to when first used; keep it if this is it.
+
+    The Hub's own hash says that a file came whole, not that it is the same as last year.
+    """
+    pins = _folders()[0] / PINS
+    lines = pins.read_text().splitlines() if pins.is_file() else []
+    known = dict(line.split("  ", 1)[::-1] for line in lines if "  " in line)
+    if known.get(name, digest) != digest:
+        raise InputError(
+            f"weights file {path} has SHA-256 {digest}, but {name} was {known[name]} when first "
+            f"used here; if the new one is wanted, take its line out of {pins}"
+        )
+    if name not in known:
+        with contextlib.suppress(OSError):  # a folder that is only read has its pins from others
+            pins.parent.mkdir(parents=True, exist_ok=True)
+            with pins.open("a") as file:
+                file.write(f"{digest}  {name}\n")
 
 
 def _expected_hash(path: Path) -> str | None:
