@@ -13,7 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from pocketcortex.core import InputError, PocketcortexError, map_array, new_array_file, write_json
+from pocketcortex.core import (
+    InputError,
+    PocketcortexError,
+    keep_freed_memory,
+    map_array,
+    new_array_file,
+    write_json,
+)
 from pocketcortex.core.runs import MANIFEST, read_json_object
 from pocketcortex.pipeline import compression
 from pocketcortex.pipeline.bank import answers_to, label_ranges, save_bank
@@ -333,6 +340,7 @@ def _stages_of(job: Job) -> Stages:
 def _opened_stages(run: str, device: str, bank: str, config_hash: str, data: str) -> Stages:
     config = config_of(run)
     assert config.seed is not None  # noqa: S101 - drawn before the configuration was written
+    keep_freed_memory()  # Dask tells its workers to give it back at once, which halves their speed
     device = resolve_device(device)
     inputs = prepare_inputs(config.recordings, config.seed)
     if inputs.fingerprint != data:
