@@ -18,7 +18,6 @@ from pocketcortex.core import (
     InputError,
     RunFolder,
     StimulusSet,
-    keep_freed_memory,
     provenance,
     write_json,
 )
@@ -104,7 +103,6 @@ def score_zoo(
     _refuse_alike("areas", [area.id for area in areas])
     _refuse_alike("networks", [model.spec.name for model in models])
     folder = RunFolder(out)
-    keep_freed_memory()
     with folder.locked():
         record = provenance(seed) | {
             "settings": asdict(how) | {"n_layers": flow.n_layers},
