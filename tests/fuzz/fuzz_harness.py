@@ -5,6 +5,7 @@ case; one that dies or makes no headway is ended, its case kept, and a new one g
 """
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import random
@@ -146,12 +147,25 @@ def _spent(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def _forget_peak() -> None:
+    """Begin to count anew: what the process that this one was forked from had is not its own."""
+    ctypes.CDLL(None).malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_bytes() -> int:
+    """Return the most resident memory that this process had."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
 def _work(
     form: Format, seed: int, at: int, stop: int, folder: Path, state: Any, sender: Any
 ) -> None:
     from pocketcortex.core import PocketcortexError
 
-    at_first = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    _forget_peak()
+    at_first = _peak_bytes()
     size = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     limit = size + _ROOM_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -161,7 +175,7 @@ def _work(
     n_failures, known = 0, 0
 
     def grown() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - at_first
+        return _peak_bytes() - at_first
 
     def tell(failures: dict[int, str]) -> None:
         sender.send((failures, grown()))

@@ -143,7 +143,7 @@ def test_a_profile_is_read(tmp_path: Path) -> None:
     [
         ("jobs = ", "not valid TOML"),
         ("jobs = 2\n", "memory: Field required"),
-        (PROFILE + "nodes = 3\n", "nodes: Extra inputs"),
+        (PROFILE + "nodes = 3\n", "nodes: no such setting"),
         (PROFILE + "workers = 5\n", "5 workers need 5 cores or more, got 4"),
         (PROFILE + "gpus = 1\nworkers = 2\n", "a job with a GPU has workers = 1, got 2"),
         (PROFILE + "gpus = 2\n", "gpus: Input should be less than or equal to 1"),
