@@ -38,6 +38,7 @@ def test_many_damaged_files_are_read_or_refused(name: str) -> None:
     [
         ("similarities", 339), ("similarities", 10_997), ("similarities", 52_046),
         ("proposal", 6_211), ("proposal", 14_737), ("proposal", 16_327), ("h5 weights", 10_978),
+        ("netcdf", 4_753), ("netcdf", 12_447), ("netcdf", 24_730),
     ],
 )  # fmt: skip
 def test_what_many_executions_found_stays_mended(name: str, number: int) -> None:
