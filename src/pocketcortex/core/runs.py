@@ -255,13 +255,13 @@ def hash_files(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of every file below a folder, manifest apart, by its path there."""
     skipped = {folder / MANIFEST, folder / INPUTS}
     paths = sorted(p for p in folder.rglob("*") if p.is_file() and p not in skipped)
-    hashes = {}
-    for path in paths:
-        with path.open("rb") as file:
-            hashes[path.relative_to(folder).as_posix()] = hashlib.file_digest(
-                file, "sha256"
-            ).hexdigest()
-    return hashes
+    return {path.relative_to(folder).as_posix(): hash_file(path) for path in paths}
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(files: Mapping[str, str]) -> str:

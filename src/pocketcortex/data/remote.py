@@ -18,7 +18,7 @@ from pocketcortex.core import (
     whole_path,
     write_json,
 )
-from pocketcortex.core.runs import read_json_object
+from pocketcortex.core.runs import hash_file, read_json_object
 
 _INDEX = "index.json"
 _AT_ONCE = 2**20
@@ -156,7 +156,6 @@ def _next(source: Any, remote: str) -> bytes:
 def _hash(path: Path) -> str:
     """Return the hash of a file's content, "" if it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(path)
     except OSError:
         return ""

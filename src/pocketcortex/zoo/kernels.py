@@ -21,6 +21,7 @@ from pocketcortex.core import (
     sync,
     write_json,
 )
+from pocketcortex.core.runs import hash_file
 
 FORMAT, VERSION = "pocketcortex-kernels", 1
 ARRAYS = ("centred", "standardized", "row_means", "row_squares")
@@ -152,7 +153,7 @@ class NetworkKernels:
             "skipped": dict(self.skipped),
             "reasons": dict(self.reasons),
         }
-        hashes = {name: _sha256(folder / f"{name}.npy") for name in ARRAYS}
+        hashes = {name: hash_file(folder / f"{name}.npy") for name in ARRAYS}
         manifest["sha256"] = hashes | {_MANIFEST: _digest_of(manifest)}
         write_json(folder / _MANIFEST, manifest)
 
@@ -170,7 +171,7 @@ class NetworkKernels:
             manifest = parse_json((path / _MANIFEST).read_text())
             found = (manifest.get("format"), manifest.get("version"))
             hashes = manifest.pop("sha256")
-            altered = [n for n in ARRAYS if hashes[n] != _sha256(path / f"{n}.npy")]
+            altered = [n for n in ARRAYS if hashes[n] != hash_file(path / f"{n}.npy")]
             altered += [] if hashes[_MANIFEST] == _digest_of(manifest) else [_MANIFEST]
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
@@ -196,11 +197,6 @@ class NetworkKernels:
             skipped=manifest["skipped"],
             reasons=manifest["reasons"],
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest_of(manifest: Mapping[str, Any]) -> str:

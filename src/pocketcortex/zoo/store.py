@@ -17,6 +17,7 @@ from pocketcortex.core import (
     sync,
     whole_file,
 )
+from pocketcortex.core.runs import hash_file
 from pocketcortex.zoo.backbone import Backbone
 
 CODE_VERSION = 1
@@ -119,8 +120,7 @@ class FeatureStore:
         store.flush()
         del store
         sync(partial)
-        with partial.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hash_file(partial)
         with whole_file(path.with_suffix(".sha256")) as file:
             file.write(f"{digest}\n".encode())
         os.replace(partial, path)
@@ -131,8 +131,7 @@ class FeatureStore:
         if path in self._whole:
             return True
         try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            digest = hash_file(path)
             written = path.with_suffix(".sha256").read_text().strip()
         except OSError:
             return False

@@ -1,7 +1,6 @@
 """Weights files: where they are expected, and whether they are whole."""
 
 import contextlib
-import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pocketcortex.core import InputError
+from pocketcortex.core.runs import hash_file
 
 WEIGHTS_VARIABLE = "POCKETCORTEX_WEIGHTS"
 """Environment variable that names the folder in which weights are looked for first."""
@@ -80,7 +80,7 @@ class WeightsFile:
             raise InputError(f"the weights of network {network!r} are not here: {self.describe()}")
         digest = verify(path)
         if self.hub is not None:
-            _pin("/".join(self.hub), path, digest or _sha256(path))
+            _pin("/".join(self.hub), path, digest or hash_file(path))
         return path
 
     def describe(self) -> str:
@@ -163,18 +163,13 @@ def verify(path: Path) -> str | None:
     expected = _expected_hash(path)
     if expected is None:
         return None
-    digest = _sha256(path)
+    digest = hash_file(path)
     if not digest.startswith(expected):
         raise InputError(
             f"weights file {path} is cut short or altered: its SHA-256 starts with "
             f"{digest[: len(expected)]}, expected {expected}; delete it and get it again"
         )
     return digest
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _pin(name: str, path: Path, digest: str) -> None:
