@@ -5,6 +5,7 @@ import json
 import pickle
 import zipfile
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -310,3 +311,8 @@ def test_a_neuron_without_responses_is_reported_and_keeps_its_nan(
     assert told[0] == "held-out median r2, 2 neurons of session [/night 2]"
     assert told[4].split()[:2] == ["compact", f"{median:.3f}"]
     assert told[-1] == f"report: {out / 'report' / 'report.html'}"
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.split() == ["pocketcortex", version("pocketcortex")]

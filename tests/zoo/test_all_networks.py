@@ -94,6 +94,9 @@ SILENT = {
 }
 """Architectures with layers that answer all images alike while they are untrained, and why."""
 
+LEAST_VARYING = {"nfnet_l0": 0.49}
+"""Share of layers that must vary, of the network of which not half do: 0.497."""
+
 N_IMAGES, N_NEURONS = 16, 12
 SIDE = 96
 """Pixels given to convolutional networks; the others take those that their weights are for."""
@@ -145,7 +148,7 @@ def test_an_architecture_is_scored(name: str, sweep: Path, simulated: BrainArea)
     assert len(layers) + len(kernels.duplicates) >= 18
     varies = _varies(kernels)
     assert varies.all() or known.architecture in SILENT, layers["layer"][~varies].tolist()
-    assert varies.mean() > 0.4
+    assert varies.mean() > LEAST_VARYING.get(name, 0.5)
     np.testing.assert_array_equal(np.isfinite(layers["r"]), varies)
     np.testing.assert_array_equal(np.isfinite(layers["r_published"]), varies)
     np.testing.assert_array_equal(np.isfinite(layers["rsa"]), varies & _has_patterns(kernels))

@@ -73,7 +73,7 @@ def _run(
             if gain["median"] is not None:
                 typer.echo(f"  compact minus {model:<14} {_score(gain)} (paired)")
     for session, of_session in summary["sessions"].items():
-        for neuron in of_session["hardly_varying_neurons"]:
+        for neuron in of_session.get("hardly_varying_neurons", ()):  # a run of before has none
             typer.echo(
                 f"session {session}: neuron {neuron} was hardly predicted: its model's responses "
                 "hardly vary, so its score, stimuli and circuit mean little"

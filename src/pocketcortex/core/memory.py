@@ -10,7 +10,7 @@ from pathlib import Path
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
-_FOR_ANY_FILE, _TIMES_A_FILE = 2**30, 8
+_FOR_ANY_FILE, _TIMES_A_FILE = 3 * 2**28, 8
 
 _lock = threading.Lock()
 _before: list[tuple[int, int]] = []  # the limits as they were, once for each who limits
@@ -36,7 +36,7 @@ def physical_bytes() -> int:
 
 @contextmanager
 def limited_memory(file: str | Path) -> Iterator[None]:
-    """Refuse the process memory beyond what reading a file may need: 1 GiB and 8 times its size.
+    """Refuse the process memory beyond what reading a file may need: 0.75 GiB and 8 times its size.
 
     A damaged HDF5 file of some kilobytes, whose groups lead to themselves, makes the HDF5 library
     ask for memory without end; refused, it gives up in good order. The limit is on what all threads
