@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench fuzz docs tutorials clean
+.PHONY: demo test test-slow lint audit bench fuzz docs tutorials clean
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo 'installing into $(VENV): minutes the first time'
@@ -24,6 +24,11 @@ lint: $(VENV)/.ready  ## formatting, lint, strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+audit:  ## known vulnerabilities of the pinned packages; asks the package index for its advisories
+	$(PYTHON) -m venv build/audit
+	build/audit/bin/pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 bench: $(VENV)/.ready  ## benchmarks: dated JSON and the table in docs/benchmarks.md
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

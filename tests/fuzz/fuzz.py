@@ -1,4 +1,4 @@
-"""Fuzz the readers: `python tests/fuzz/fuzz.py [-n 100000] [--seed 1] [--jobs 2] [FORMAT ...]`.
+"""Fuzz the readers: `python tests/fuzz/fuzz.py [FORMAT ...] [-n 100000] [--first 0] [--seed 1]`.
 
 Prints one line a format, and every failure with the command that repeats it.
 """
