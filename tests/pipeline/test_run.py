@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 
+from pocketcortex.cli import main
 from pocketcortex.core import InputError, RunFolder, Session, StimulusSet
 from pocketcortex.data import read_recordings
 from pocketcortex.metrics import bootstrap_ci, pearson_r2
@@ -338,6 +339,22 @@ def test_a_run_without_any_score_ends_all_the_same(tmp_path: Path) -> None:
     assert table["value"].isna().all()
     assert (table["reason"] != "").all()
     assert Path(summary["report"]).is_file()
+
+
+def test_a_model_that_hardly_varies_bears_a_dagger(
+    copied: Path, tables: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weak = scores.hardly_varying(pd.read_parquet(copied / "scores" / "scores.parquet"), "compact")
+    assert weak  # hardly trained, so five of the six here
+    config = write_config(tmp_path / "run.toml", tables)
+    assert main(["run", str(config), "--out", str(copied), "--device", "cpu"]) == 0
+    told = capsys.readouterr().out
+    page = (copied / "report" / "report.html").read_text()
+    named = ", ".join(f"{session} {neuron}" for session, neuron in weak)
+    assert page.count(f"† ({named}): the compact model") == 1
+    for session, neuron in ((s, k) for s in "cd" for k in range(N_NEURONS)):
+        words = f"session {session}: neuron {neuron} was hardly predicted"
+        assert told.count(words) == ((session, neuron) in weak)
 
 
 def test_a_missing_bank_is_found_before_the_work(saved: dict[str, Any], tmp_path: Path) -> None:
