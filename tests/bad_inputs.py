@@ -344,6 +344,21 @@ for _what, _fill in {
     CASES.append(
         BadInput("weights (.h5)", _what, hdf5(_fill), suffixed(".h5", import_compact_model))
     )
+
+
+@case(
+    "weights (.h5)", "names whose free places go in a circle", suffixed(".h5", import_compact_model)
+)
+def _(path: Path) -> None:
+    hdf5(lambda file: file.create_group("layers/conv2d"))(path)
+    path = path.with_suffix(".h5")
+    content = bytearray(path.read_bytes())
+    heap = content.rindex(b"HEAP\x00")
+    first, segment = (int.from_bytes(content[heap + k : heap + k + 8], "little") for k in (16, 24))
+    content[segment + first : segment + first + 8] = first.to_bytes(8, "little")  # what is next
+    path.write_bytes(content)
+
+
 CASES.append(
     BadInput("weights (.keras)", "a zip without weights",
              lambda path: zipped(path.with_suffix(".keras"), {"config.json": b"{}"}),
@@ -428,7 +443,7 @@ def page() -> str:
         "(`tests/bad_inputs.py`). None is used in part, runs code, or ends in a traceback: each is",
         "refused by an `InputError`, whose words the command line prints as one line, with exit",
         "code 2. FILE stands for the path. Besides these, damaged files of every format are made",
-        "at random, 100,000 of most: [fuzzing](fuzzing.md).",
+        "at random, 100,000 of each: [fuzzing](fuzzing.md).",
         "",
         "| input | what is wrong with it | what is said |",
         "|---|---|---|",

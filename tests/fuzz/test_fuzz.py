@@ -39,6 +39,7 @@ def test_many_damaged_files_are_read_or_refused(name: str) -> None:
     ("name", "number"),
     [
         ("similarities", 339), ("similarities", 10_997), ("similarities", 52_046),
+        ("similarities", 92_867),
         ("proposal", 6_211), ("proposal", 14_737), ("proposal", 16_327), ("h5 weights", 10_978),
         ("netcdf", 4_753), ("netcdf", 12_447), ("netcdf", 24_730),
     ],

@@ -38,9 +38,10 @@ def physical_bytes() -> int:
 def limited_memory(file: str | Path) -> Iterator[None]:
     """Refuse the process memory beyond what reading a file may need: 0.75 GiB and 8 times its size.
 
-    A damaged HDF5 file of some kilobytes, whose groups lead to themselves, makes the HDF5 library
-    ask for memory without end; refused, it gives up in good order. The limit is on what all threads
-    ask for meanwhile, and ends with the last who set one. On Linux only; elsewhere nothing happens.
+    A damaged HDF5 file of some kilobytes can make the HDF5 library ask for memory without end;
+    refused, it gives up in good order. The limit is on what all threads ask the system for
+    meanwhile, and ends with the last who set one; what the process holds already, in use or freed
+    and kept, does not count. On Linux only; elsewhere nothing happens.
 
     Parameters
     ----------

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+_MAX_CELLS = 10_000
+
 
 def read_csv(path: Path, **how: Any) -> pd.DataFrame:
     """Return a table of comma-separated values whose first line names the columns.
@@ -21,10 +23,13 @@ def read_csv(path: Path, **how: Any) -> pd.DataFrame:
     ------
     ValueError
         If it is no such table, or a row has more cells than the first line, which pandas would
-        take for an index of as many levels.
+        take for an index of as many levels, or over 10,000, over which it would take seconds.
     OSError
         If it cannot be read.
     """
+    with path.open(encoding="latin-1") as lines:
+        if any(line.count(",") >= _MAX_CELLS for line in lines):
+            raise ValueError(f"a row has over {_MAX_CELLS:,} cells")
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:

@@ -1,7 +1,5 @@
 """HDF5 files made by others, read without following a link out of the file."""
 
-import mmap
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +9,10 @@ import h5py
 import numpy as np
 
 from pocketcortex.core import InputError, in_brief
+from pocketcortex.core.hdf5 import open_hdf5
 from pocketcortex.core.memory import limited_memory
 
 _MAX_LINKS = 8
-_HEAP = b"GCOL\x01\x00\x00\x00"
 
 
 @contextmanager
@@ -27,8 +25,7 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
         If it is missing or no HDF5 file, also for what goes wrong while reading.
     """
     try:
-        _refuse_endless_heaps(path)
-        with limited_memory(path), h5py.File(path, "r") as file:
+        with limited_memory(path), open_hdf5(path) as file:
             yield file
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; an HDF5 file was expected there") from None
@@ -38,33 +35,6 @@ def opened(path: str | Path) -> Iterator[h5py.File]:
         raise InputError(
             f"{path} cannot be read as HDF5 ({in_brief(error)}); fetch it again"
         ) from error
-
-
-def _refuse_endless_heaps(path: str | Path) -> None:
-    """Refuse a file with a heap (of texts, references) that HDF5 would walk for ever.
-
-    It goes from one object to the next by their sizes, whatever they are: one of size 0 leads to
-    itself. Layout: HDF5 File Format Specification, "Global Heap".
-    """
-    with open(path, "rb") as file:
-        if not file.seek(0, os.SEEK_END):
-            return  # empty: HDF5 says so
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            at, n_left = content.find(_HEAP), len(content) // 16  # heaps do not overlap
-            while at >= 0:
-                at_object = at + 16
-                end = at + int.from_bytes(content[at + 8 : at_object], "little")
-                while at_object + 16 <= min(end, len(content)):
-                    number = int.from_bytes(content[at_object : at_object + 2], "little")
-                    size = int.from_bytes(content[at_object + 8 : at_object + 16], "little")
-                    step = (16 + size + 7) // 8 * 8 % 2**64 if number else size
-                    n_left -= 1
-                    if not step or at_object + step > end or n_left < 0:
-                        raise InputError(
-                            f"{path} is damaged: a heap at byte {at} leads nowhere; fetch it again"
-                        )
-                    at_object += step
-                at = content.find(_HEAP, at + len(_HEAP))
 
 
 def refuse_links(path: str | Path) -> None:

@@ -51,20 +51,19 @@ def read_model(path: Path, what: str, read: Callable[[Path], Model]) -> Model:
         ) from error
 
 
-def read_member(path: Path, name: str) -> bytes:
+def read_member(path: Path, name: str) -> io.BytesIO:
     """Return a member of a `.keras` archive; a size over the limit is refused unread."""
     with zipfile.ZipFile(path) as archive:
         info = archive.getinfo(name)
         if info.file_size > MAX_FILE_BYTES:
             raise InputError(f"{name} is too large for a compact model")
-        return archive.read(info)
+        return io.BytesIO(archive.read(info))
 
 
-def read_datasets(source: Path | io.BytesIO, names: Sequence[str]) -> list[np.ndarray]:
+def read_datasets(file: h5py.File, names: Sequence[str]) -> list[np.ndarray]:
     """Return the named arrays of an HDF5 file; links and data kept elsewhere are refused."""
-    with h5py.File(source, "r") as file:
-        plain: set[str] = set()
-        return [_dataset(file, name, plain) for name in names]
+    plain: set[str] = set()
+    return [_dataset(file, name, plain) for name in names]
 
 
 def layer_names() -> list[str]:

@@ -1,6 +1,5 @@
 """Read the published compact models (`.pt`, `.npy`, `.h5`, `.keras`) without trusting the files."""
 
-import io
 import pickle
 import re
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from pocketcortex.core import InputError
+from pocketcortex.core.hdf5 import open_hdf5
 from pocketcortex.models._object_arrays import read_object_array
 from pocketcortex.models._release import (
     MAX_FILE_BYTES,
@@ -160,9 +160,9 @@ def _read_npy(path: Path) -> list[np.ndarray]:
 
 
 def _read_h5(path: Path) -> list[np.ndarray]:
-    with h5py.File(path, "r") as file:  # a link is not followed to learn what it names
+    with open_hdf5(path) as file:  # a link is not followed to learn what it names
         whole_model = isinstance(file.get("model_weights", getlink=True), h5py.HardLink)
-    return read_datasets(path, _whole_model_names() if whole_model else _weights_names())
+        return read_datasets(file, _whole_model_names() if whole_model else _weights_names())
 
 
 def _weights_names() -> list[str]:
@@ -183,4 +183,5 @@ def _whole_model_names() -> list[str]:
 
 
 def _read_keras(path: Path) -> list[np.ndarray]:
-    return read_datasets(io.BytesIO(read_member(path, "model.weights.h5")), _weights_names())
+    with open_hdf5(read_member(path, "model.weights.h5")) as file:
+        return read_datasets(file, _weights_names())

@@ -1,6 +1,5 @@
 """Read the published shared compact models (`.keras`), one network for 219 neurons each."""
 
-import io
 import re
 from collections.abc import Sequence
 from itertools import accumulate
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 
 from pocketcortex.core import InputError, parse_json
+from pocketcortex.core.hdf5 import open_hdf5
 from pocketcortex.models._release import (
     N_LAYER_ARRAYS,
     N_LAYERS,
@@ -126,9 +126,9 @@ def shared_outputs(session: str) -> slice:
 
 
 def _read(path: Path) -> SharedCompactModel:
-    image_size = _image_size(parse_json(read_member(path, "config.json")))
-    weights = io.BytesIO(read_member(path, "model.weights.h5"))
-    tensors = as_tensors(read_datasets(weights, [*layer_names(), *_READOUT_NAMES]))
+    image_size = _image_size(parse_json(read_member(path, "config.json").getvalue()))
+    with open_hdf5(read_member(path, "model.weights.h5")) as file:
+        tensors = as_tensors(read_datasets(file, [*layer_names(), *_READOUT_NAMES]))
     filters, state = layers_state(tensors[:N_LAYER_ARRAYS])
     mixing, mixing_bias, spatial, spatial_bias = tensors[N_LAYER_ARRAYS:]
     n_neurons = spatial_bias.numel()
