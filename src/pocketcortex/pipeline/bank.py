@@ -103,7 +103,7 @@ def distillation_bank(inputs: RunInputs, config: StudentsConfig, seed: int) -> B
     """
     sets = _sources(inputs, config, seed)
     hidden = [d for test in inputs.tests for d in test.held_out.require_stimuli().digests]
-    kept = _first_of_each_content(sets, hidden)
+    kept = first_of_each_content(sets, hidden)
     bank = Bank(tuple(_taken(sets, kept)), config.n_monitor, tuple(kept))
     _ = bank.monitored
     return bank
@@ -130,14 +130,10 @@ def _sources(inputs: RunInputs, config: StudentsConfig, seed: int) -> list[Stimu
     return sets
 
 
-def without_duplicates(sets: Sequence[StimulusSet], hidden: Sequence[str]) -> list[StimulusSet]:
-    """Keep the first image of each content over all sets, and none of the hidden contents."""
-    return _taken(sets, _first_of_each_content(sets, hidden))
-
-
-def _first_of_each_content(
+def first_of_each_content(
     sets: Sequence[StimulusSet], hidden: Sequence[str]
 ) -> list[Int[np.ndarray, " _"]]:
+    """Return the first image of each content over all sets, and none of the hidden contents."""
     seen = set(hidden)
     every = []
     for stimuli in sets:
