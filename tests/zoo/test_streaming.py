@@ -17,7 +17,13 @@ from pocketcortex.core import InputError
 from pocketcortex.mapping._spectrum import spectrum_of_kernel
 from pocketcortex.mapping.ridge import solve_ridge
 from pocketcortex.metrics import CKAAccumulator, linear_cka
-from pocketcortex.zoo import NetworkKernels, plan_stream, stream_kernels
+from pocketcortex.zoo import (
+    NetworkKernels,
+    StreamPlan,
+    plan_stream,
+    stream_kernels,
+    stream_plan,
+)
 from pocketcortex.zoo._probe import _LiveMemory
 
 N = 20
@@ -36,6 +42,22 @@ def features(network: In) -> dict[str, np.ndarray]:
 @pytest.fixture(scope="module")
 def kernels(network: In) -> NetworkKernels:
     return stream_kernels(network, pictures(N), within="net")
+
+
+@pytest.fixture(params=["_as_they_come", "_kept"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have little memory gone about in one way: pairs of blocks, or features kept."""
+    plan = "pocketcortex.zoo.stream_plan"
+    monkeypatch.setattr(f"{plan}._WORK", 0)
+    other = {"_as_they_come": "_kept", "_kept": "_as_they_come"}[request.param]
+    whole = stream_plan._as_they_come
+
+    def unless_all_at_once(*given: object) -> object:
+        way = whole(*given) if other == "_as_they_come" else None
+        return way if way is not None and way.n_passes == 1 else None
+
+    monkeypatch.setattr(f"{plan}.{other}", unless_all_at_once)
+    return str(request.param)
 
 
 def n_hooks(network: nn.Module) -> int:
@@ -137,10 +159,8 @@ def test_single_precision_stays_within_its_rounding(features: dict[str, np.ndarr
         np.testing.assert_allclose(kernels.rdms()[k], pdist(X, "correlation"), atol=1e-6)
 
 
-def test_little_memory_gives_the_same_kernels_in_more_passes(
-    network: In, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pocketcortex.zoo.stream_plan._WORK", 0)
+@pytest.mark.usefixtures("way")
+def test_little_memory_gives_the_same_kernels_in_more_passes(network: In) -> None:
     stimuli = pictures(N)
     whole = stream_kernels(network, stimuli, within="net")
     plan = plan_stream(network, stimuli, within="net")
@@ -154,6 +174,7 @@ def test_little_memory_gives_the_same_kernels_in_more_passes(
     assert seen[0].images_at_once < N
     assert seen[0].n_passes == len(images) > 3
     assert max(images) <= seen[0].images_at_once
+    assert sum(images) == seen[0].n_images > N
     assert seen[0].needed_bytes <= most * 0.7 * 2**30
     for name in ("centred", "standardized", "row_means", "row_squares"):
         ours, expected = getattr(few, name), getattr(whole, name)
@@ -162,10 +183,50 @@ def test_little_memory_gives_the_same_kernels_in_more_passes(
         plan_stream(network, stimuli, within="net", memory_gib=0.0001)
 
 
-def test_all_pairs_of_blocks_are_covered_for_any_number_of_stimuli(
-    network: In, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("layers", "is_kept"), [(["stem.0", "head"], True), (None, False)])
+def test_features_are_kept_where_that_computes_fewer_images(
+    layers: list[str] | None, is_kept: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pocketcortex.zoo.stream_plan._WORK", 0)
+    network, stimuli = In(everything(torch.float32), torch.float32), pictures(40)
+
+    def plan_of(memory_gib: float) -> StreamPlan:
+        return plan_stream(
+            network, stimuli, within="net", layers=layers, memory_gib=memory_gib, to_files=True
+        )
+
+    whole = plan_of(2.0)
+    plan = plan_of(whole.needed_bytes * 0.6 / 2**30)
+    assert whole.kept == ()
+    assert bool(plan.kept) == is_kept
+    for name, size in zip(plan.layers, plan.n_features, strict=True) if is_kept else ():
+        parts = [features[name] for features in plan.kept if name in features]
+        assert np.concatenate([np.arange(size)[part] for part in parts]).tolist() == list(
+            range(size)
+        )
+
+
+def test_fewer_features_than_stimuli_are_used_exactly() -> None:
+    """With a kernel of low rank, rounding counts beside a small penalty: here none is left."""
+    rng = np.random.default_rng(0)
+    weights = torch.from_numpy(rng.normal(size=(192, 33)).astype(np.float32)) / 255
+
+    class Few(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.out = nn.Identity()
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.out(images.flatten(1) @ weights + 3)
+
+    stimuli = pictures(100, 8)
+    z = StandardScaler().fit_transform(plain_features(Few(), stimuli, "out").astype(np.float64))
+    kernel = stream_kernels(Few(), stimuli, layers=["out"]).standardized[0]
+    assert relative(kernel, z @ z.T) < 1e-14
+    assert np.linalg.matrix_rank(kernel) == 33
+
+
+def test_all_is_covered_for_any_number_of_stimuli(network: In, way: str) -> None:
     stimuli = pictures(7, 8)
     plan = plan_stream(network, stimuli, within="net")
     whole = stream_kernels(network, stimuli, within="net")
@@ -176,15 +237,14 @@ def test_all_pairs_of_blocks_are_covered_for_any_number_of_stimuli(
             network, stimuli, within="net", announce=seen.append,
             memory_gib=plan.needed_bytes * share / 2**30,
         )  # fmt: skip
-        numbers.add(seen[0].images_at_once)
+        numbers.add((seen[0].images_at_once, len(seen[0].kept)))
+        assert (way == "_kept") == bool(seen[0].kept)
         np.testing.assert_allclose(few.standardized, whole.standardized, atol=1e-7)
     assert len(numbers) > 1
 
 
-def test_memory_of_a_pass_stays_below_what_is_announced(
-    network: In, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pocketcortex.zoo.stream_plan._WORK", 0)
+@pytest.mark.usefixtures("way")
+def test_memory_of_a_pass_stays_below_what_is_announced(network: In) -> None:
     stimuli = pictures(N)
     plan = plan_stream(network, stimuli, within="net", memory_gib=2.0)
     for gib in (2.0, plan.needed_bytes * 0.7 / 2**30):
@@ -268,10 +328,10 @@ def test_features_near_the_ends_of_single_precision_lose_nothing(factor: float) 
 
 @pytest.mark.parametrize("factor", [np.nan, np.inf])
 @pytest.mark.parametrize("share", [1.0, 0.8])
+@pytest.mark.usefixtures("way")
 def test_layers_that_are_not_finite_say_so_and_spare_the_others(
-    factor: float, share: float, monkeypatch: pytest.MonkeyPatch
+    factor: float, share: float
 ) -> None:
-    monkeypatch.setattr("pocketcortex.zoo.stream_plan._WORK", 0)
     stimuli = pictures(12)
     needed = plan_stream(Scaled(factor), stimuli).needed_bytes
     kernels = stream_kernels(Scaled(factor), stimuli, memory_gib=share * needed / 2**30)
@@ -348,6 +408,7 @@ def test_networks_that_cannot_take_colours_side_by_side_still_run() -> None:
     assert stream_kernels(Views(), pictures(5)).layers == ("conv",)
 
 
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("share", [1.0, 0.7])
 def test_what_a_gpu_computes_by_torch_is_what_a_cpu_computes_by_numpy(
     kernels: NetworkKernels, network: In, share: float, monkeypatch: pytest.MonkeyPatch
@@ -358,7 +419,6 @@ def test_what_a_gpu_computes_by_torch_is_what_a_cpu_computes_by_numpy(
         return (x.double() if exact else x), torch
 
     monkeypatch.setattr("pocketcortex.zoo._feature_kernels._values", tensors)
-    monkeypatch.setattr("pocketcortex.zoo.stream_plan._WORK", 0)
     stimuli = pictures(N)
     needed = plan_stream(network, stimuli, within="net").needed_bytes
     ours = stream_kernels(network, stimuli, within="net", memory_gib=needed * share / 2**30)

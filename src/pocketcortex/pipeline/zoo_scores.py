@@ -23,10 +23,10 @@ from pocketcortex.core import (
 )
 from pocketcortex.pipeline.progress import progress_bar, say
 from pocketcortex.pipeline.zoo_models import ZooModel
-from pocketcortex.zoo import KernelStore, Network, plan_stream
+from pocketcortex.zoo import KernelStore, Network, StreamPlan, plan_stream
 
 SCORES = "scores"
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise when the numbers in a finished folder would come out differently."""
 
 _RECORDS = "zoo.json"
@@ -167,9 +167,14 @@ def _score_network(
 
         def work(target: Path, area: BrainArea = area) -> None:
             with progress_bar(f"{model.spec.name}, images", len(stimuli)) as advance:
+
+                def announce(plan: StreamPlan) -> None:
+                    say(str(plan))
+                    advance(0, plan.n_images)
+
                 kernels = store.kernels(
                     network, stimuli, layers=layers(), memory_gib=flow.memory_gib,
-                    device=flow.device, announce=lambda plan: say(str(plan)), advance=advance,
+                    device=flow.device, announce=announce, advance=advance,
                 )  # fmt: skip
             scores = score_area(kernels, area, model=model.spec.name, seed=seed, settings=how)
             write_table(scores.table, target, "scores", csv=False)

@@ -1,7 +1,9 @@
 """Kernels over stimuli from one layer's features, a block of features at a time.
 
 For each block the features are centred (about their mean over stimuli) and z-scored while they are
-in cache; products are in the features' precision, sums over blocks in float64. On a CPU the blocks
+in cache; products are in the features' precision, sums over blocks in float64. Where there are
+fewer features than stimuli all is in float64: such kernels have eigenvalues of 0, and what rounding
+makes of these counts beside a small penalty. On a CPU the blocks
 are shared out over threads that each use NumPy on one core: its product of a matrix with its own
 transpose computes one triangle alone, and small products on several cores wait for each other.
 """
@@ -95,6 +97,8 @@ def layer_sums(
     pairs: list[tuple[slice, slice]],
     moments: Moments | None,
     workers: Workers,
+    shift: float | None = None,
+    n_features: int | None = None,
 ) -> LayerSums:
     """Return kernels of pairs of parts of the rows, about the features' means over stimuli.
 
@@ -108,16 +112,21 @@ def layer_sums(
         Of all stimuli; None if the rows are all of them.
     workers
         Threads for a CPU.
+    shift
+        That of the sums over other features of the layer, to which these will be added.
+    n_features
+        Of the whole layer, where `rows` hold only some.
 
     Raises
     ------
     NotFiniteError
         If a feature is NaN or infinite.
     """
-    shift = float(rows[0].double().mean()) if moments is None else float(moments.mean.mean())
+    if shift is None:
+        shift = float(rows[0].double().mean()) if moments is None else float(moments.mean.mean())
     if not np.isfinite(shift):
         raise NotFiniteError
-    layer = _Layer(rows, pairs, moments, shift)
+    layer = _Layer(rows, pairs, moments, shift, n_features or rows.shape[1])
     total, *others = workers.map(rows, layer.sums)
     for other in others:
         total.add(other)
@@ -132,6 +141,7 @@ class _Layer:
     pairs: list[tuple[slice, slice]]
     moments: Moments | None
     shift: float
+    n_features: int
 
     def sums(self, blocks: list[slice]) -> LayerSums:
         """Return the sums over some blocks of features."""
@@ -144,7 +154,8 @@ class _Layer:
 
     def _block(self, block: slice, scratch: "_Scratch") -> LayerSums:
         """Return the sums over a block, in float64 throughout where float32 cannot hold it."""
-        for exact in (False, True):
+        n = len(self.rows) if self.moments is None else self.moments.n
+        for exact in (True,) if self.n_features < n else (False, True):
             x, xp = _values(self.rows[:, block], exact)
             centred = scratch.like(0, x, xp)
             if self.moments is None:
@@ -157,7 +168,6 @@ class _Layer:
                 break
         else:
             raise NotFiniteError
-        n = len(x) if self.moments is None else self.moments.n
         variance = squares / n
         constant = variance <= (n * _EPS * mean) ** 2  # as scikit-learn's StandardScaler
         variance[constant] = 1

@@ -34,6 +34,8 @@ class Probe:
         Names that are no features of the stimuli, each with the reason.
     fixed_bytes, bytes_per_image
         Most memory that tensors of a pass take at once: a constant and what each image adds.
+    item_bytes
+        Of the largest kind of number among the features.
     """
 
     n_features: Mapping[str, int]
@@ -41,6 +43,7 @@ class Probe:
     skipped: Mapping[str, str]
     fixed_bytes: int
     bytes_per_image: int
+    item_bytes: int
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class _Seen:
 
     n_leading: int
     n_features: int
+    item_bytes: int
     digest: str
     sample: Float[np.ndarray, " n_samples"]
 
@@ -69,6 +73,7 @@ def probe(
     """
     both, peak_of_both = _pass(network, root, pair, prepare)
     one, peak_of_one = _pass(network, root, pair[1:], prepare)
+    item_bytes = 0
     n_features: dict[str, int] = {}
     duplicates: dict[str, str] = {}
     skipped: dict[str, str] = {}
@@ -84,13 +89,16 @@ def probe(
         else:
             first[key] = name
             n_features[name] = seen.n_features
+            item_bytes = max(item_bytes, seen.item_bytes)
     if not n_features:
         raise InputError(
             "no module of the network gives features of the images: floating-point tensors whose "
             f"first axis follows the stimuli; got {dict(list(skipped.items())[:5])}"
         )
     per_image = max(0, peak_of_both - peak_of_one)
-    return Probe(n_features, duplicates, skipped, max(0, peak_of_one - per_image), per_image)
+    return Probe(
+        n_features, duplicates, skipped, max(0, peak_of_one - per_image), per_image, item_bytes
+    )
 
 
 def _pass(
@@ -121,7 +129,9 @@ def _look_at(output: Tensor, n: int) -> _Seen:
     some = np.linspace(0, rows.shape[1] - 1, min(_SAMPLES, rows.shape[1])).astype(np.int64)
     varied = bool((rows != rows[0, 0]).any())
     digest = hashlib.blake2b(rows.tobytes(), digest_size=16).hexdigest() if varied else ""
-    return _Seen(len(output), rows.shape[1], digest, rows[-1, some].astype(np.float64))
+    return _Seen(
+        len(output), rows.shape[1], output.element_size(), digest, rows[-1, some].astype(np.float64)
+    )
 
 
 def _mismatch(pair: _Seen, alone: "_Seen | str | None") -> str:

@@ -72,8 +72,19 @@ def _tensors(output: Any) -> Iterator[tuple[str, Tensor]]:
             yield from ((f"[{k}]{place}", tensor) for place, tensor in _tensors(value))
 
 
-def as_rows(output: Shaped[Tensor, "..."], n_stimuli: int) -> Float[Tensor, "n_stimuli n_features"]:
-    """Return one row a stimulus, in the order of memory, so that nothing is copied if possible."""
-    x = output.unflatten(0, (n_stimuli, -1)) if len(output) != n_stimuli else output
-    order = sorted(range(1, x.ndim), key=x.stride, reverse=True)
-    return x.permute(0, *order).reshape(n_stimuli, -1)
+def as_rows(
+    output: Shaped[Tensor, "..."], n_stimuli: int, order: list[int] | None = None
+) -> Float[Tensor, "n_stimuli n_features"]:
+    """Return one row a stimulus, axes in this order or by default as `memory_order` has them."""
+    x = _a_stimulus(output, n_stimuli)
+    return x.permute(0, *(order or memory_order(output, n_stimuli))).reshape(n_stimuli, -1)
+
+
+def memory_order(output: Shaped[Tensor, "..."], n_stimuli: int) -> list[int]:
+    """Return the axes behind the stimuli in the order of memory, in which nothing is copied."""
+    x = _a_stimulus(output, n_stimuli)
+    return sorted(range(1, x.ndim), key=x.stride, reverse=True)
+
+
+def _a_stimulus(output: Tensor, n_stimuli: int) -> Tensor:
+    return output.unflatten(0, (n_stimuli, -1)) if len(output) != n_stimuli else output

@@ -12,7 +12,7 @@ from pocketcortex.zoo.network import Network
 from pocketcortex.zoo.stream_plan import StreamPlan
 from pocketcortex.zoo.streaming import stream_kernels
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise when the numbers in a stored file would come out differently."""
 
 

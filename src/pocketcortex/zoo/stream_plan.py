@@ -14,6 +14,7 @@ from pocketcortex.zoo.network import Network
 
 _MIB = 2**20
 _WORK = 64 * _MIB  # blocks of features in the making
+_BATCH = 32  # images through the network at once where their features are kept
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,14 @@ class StreamPlan:
         stimuli (with the reason).
     images_at_once
         Images in one pass through the network.
-    n_passes
-        Passes through the network of so many images.
+    n_passes, n_images
+        Passes through the network of so many images, and the images of all passes together.
+    kept
+        Which features of which layers are kept of all stimuli, one set after the other; none if
+        features are used as they come.
     needed_bytes
-        Memory this takes besides the network itself: tensors of a pass, features' moments, and
-        the kernels unless they go to files.
+        Memory this takes besides the network itself: tensors of a pass, features kept or their
+        moments, and the kernels unless they go to files.
     channels_last
         Whether the network takes images whose colours lie side by side, which is faster on a CPU.
     """
@@ -46,6 +50,8 @@ class StreamPlan:
     skipped: dict[str, str]
     images_at_once: int
     n_passes: int
+    n_images: int
+    kept: tuple[dict[str, slice], ...]
     needed_bytes: int
     channels_last: bool
 
@@ -79,32 +85,88 @@ def plan_stream(
     names = _wanted(found, layers)
     sizes = tuple(found.n_features[name] for name in names)
     n, limit = len(stimuli), int(memory_gib * 1024 * _MIB)
-    kernels = 0 if to_files else 2 * len(names) * n * n * 8
+    kernels = 0 if to_files else len(names) * _sums(n)
     pixels = int(np.prod(stimuli.image_size)) * 3 * 5  # as levels and as float32
     fixed = found.fixed_bytes + kernels + _WORK
     each = found.bytes_per_image + pixels
-    at_once, moments = n, 0
-    if fixed + n * each > limit:
-        moments = 8 * sum(sizes)
-        at_once = (limit - fixed - moments) // max(each, 1)
-    if at_once < 2:
-        least = fixed + moments + 2 * each
+    ways = [
+        way
+        for way in (
+            _as_they_come(n, each, fixed, 8 * sum(sizes), limit),
+            _kept(n, dict(zip(names, sizes, strict=True)), each, fixed, found.item_bytes, limit),
+        )
+        if way is not None
+    ]
+    if not ways:
+        least = fixed + 2 * each + min(8 * sum(sizes), _sums(n) + n * found.item_bytes)
         raise InputError(
             f"memory_gib={memory_gib} is too little for two images at once; this network and "
             f"these {n} stimuli need at least {least / 2**30:.2f} GiB"
         )
-    n_blocks = 1 if at_once >= n else -(-n // (at_once // 2))
-    at_once = n if n_blocks == 1 else 2 * -(-n // n_blocks)
+    way = min(ways, key=lambda way: way.n_images)
     return StreamPlan(
         layers=names,
         n_features=sizes,
         duplicates={k: v for k, v in found.duplicates.items() if v in names},
         skipped=dict(found.skipped),
-        images_at_once=at_once,
-        n_passes=1 if n_blocks == 1 else -(-n // at_once) + n_blocks * (n_blocks - 1) // 2,
-        needed_bytes=fixed + moments + at_once * each,
         channels_last=channels_last,
+        **vars(way),
     )
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How to go about it: see `StreamPlan`."""
+
+    images_at_once: int
+    n_passes: int
+    n_images: int
+    kept: tuple[dict[str, slice], ...]
+    needed_bytes: int
+
+
+def _as_they_come(n: int, each: int, fixed: int, moments: int, limit: int) -> _Way | None:
+    """Return the way that takes all stimuli through the network at once, or blocks in pairs."""
+    if fixed + n * each <= limit:
+        return _Way(n, 1, n, (), fixed + n * each)
+    at_once = (limit - fixed - moments) // max(each, 1)
+    if at_once < 2:
+        return None
+    n_blocks = -(-n // (at_once // 2))
+    at_once = 2 * -(-n // n_blocks)
+    n_passes = -(-n // at_once) + n_blocks * (n_blocks - 1) // 2
+    return _Way(at_once, n_passes, n * n_blocks, (), fixed + moments + at_once * each)
+
+
+def _kept(
+    n: int, sizes: dict[str, int], each: int, fixed: int, item: int, limit: int
+) -> _Way | None:
+    """Return the way that takes a few stimuli after the other, some features of all kept."""
+    free = limit - fixed - _sums(n)
+    at_once = min(n, _BATCH, max(2, free // 2 // max(each, 1)))
+    room = (free - at_once * each) // (n * item)
+    if room < 1:
+        return None
+    n_sets = -(-sum(sizes.values()) // room)
+    room = -(-sum(sizes.values()) // n_sets)
+    kept: list[dict[str, slice]] = [{}]
+    left = room
+    for name, size in sizes.items():
+        start = 0
+        while start < size:
+            if not left:
+                kept.append({})
+                left = room
+            stop = min(size, start + left)
+            kept[-1][name] = slice(start, stop)
+            left, start = left - (stop - start), stop
+    needed = fixed + _sums(n) + at_once * each + n * room * item
+    return _Way(at_once, len(kept) * -(-n // at_once), n * len(kept), tuple(kept), needed)
+
+
+def _sums(n: int) -> int:
+    """Return the bytes of a layer's two kernels."""
+    return 2 * n * n * 8
 
 
 def root_of(network: nn.Module, within: str | None) -> nn.Module:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import combinations
@@ -23,9 +23,11 @@ from pocketcortex.zoo._feature_kernels import (
     layer_sums,
     updated_moments,
 )
-from pocketcortex.zoo._taps import as_rows, finish, tapped
+from pocketcortex.zoo._taps import as_rows, finish, memory_order, tapped
 from pocketcortex.zoo.kernels import ARRAYS, NetworkKernels
 from pocketcortex.zoo.stream_plan import StreamPlan, plan_stream, prepared, root_of
+
+_NOT_FINITE = "features are NaN or infinite"
 
 
 def stream_kernels(
@@ -45,10 +47,13 @@ def stream_kernels(
     A layer's kernels are computed the moment its module gives its output, from the features of all
     stimuli at once, a block of features at a time; then the features are let go. So one pass serves
     all layers, memory holds what a pass through the network holds, and modules that overwrite their
-    input change nothing. If all stimuli at once take more than `memory_gib`, they are dealt into B
-    blocks: one pass over them takes the features' means and deviations, then each of the
-    B (B - 1) / 2 pairs of blocks goes through the network together and gives its part of every
-    kernel; so an image is computed B times.
+    input change nothing. If all stimuli at once take more than `memory_gib`, the cheaper of two
+    ways is taken. Either they are dealt into B blocks: one pass over them takes the features' means
+    and deviations, then each of the B (B - 1) / 2 pairs of blocks goes through the network together
+    and gives its part of every kernel; so an image is computed B times. Or a few images after the
+    other go through the network, and as many features as there is room for are kept of all, then
+    the next; so an image is computed as many times as memory would have to be larger to hold all
+    layers' features.
 
     Layers are the outputs of all modules but mere containers, in the order of the calls, named
     by path, with ``#2`` from a second call on and ``[0]`` within tuples; the network's own output
@@ -142,9 +147,10 @@ class _Stream:
         self.root, self.stimuli, self.plan, self.device = root, stimuli, plan, device
         self.place = {name: k for k, name in enumerate(plan.layers)}
         self.reasons: dict[str, str] = {}
+        self.orders: dict[str, list[int]] = {}
         n, n_blocks = len(stimuli), 1
         while -(-n // n_blocks) * (2 if n_blocks > 1 else 1) > plan.images_at_once:
-            n_blocks += 1
+            n_blocks += 1  # pairs of which are as many images as go at once
         self.blocks = np.array_split(np.arange(n), n_blocks)
 
     def run(
@@ -154,11 +160,10 @@ class _Stream:
         n_threads = torch.get_num_threads()
         with ThreadPoolExecutor(n_threads) as pool, threadpool_limits(1, user_api="blas"):
             workers = Workers(pool, n_threads)
-            moments = self._moments(workers, advance) if len(self.blocks) > 1 else {}
-            for blocks, parts in self._pairs():
-                rows = np.concatenate([self.blocks[b] for b in blocks])
-                self._pass(rows, self._kernels_into(arrays, rows, parts, moments, workers))
-                advance(len(rows))
+            if self.plan.kept:
+                self._keep(arrays, workers, advance)
+            else:
+                self._stream(arrays, workers, advance)
         for name, k in self.place.items():
             for kind in ("centred", "standardized"):
                 arrays[kind][k] = _double_centred(arrays[kind][k])
@@ -166,6 +171,74 @@ class _Stream:
                 for array in arrays.values():
                     array[k] = np.nan
         return dict(self.reasons)
+
+    def _stream(
+        self,
+        arrays: Mapping[str, Float64[np.ndarray, "..."]],
+        workers: Workers,
+        advance: Callable[[int], None],
+    ) -> None:
+        """Use features as they come, of all stimuli at once or of pairs of blocks."""
+        moments = self._moments(workers, advance) if len(self.blocks) > 1 else {}
+        for blocks, parts in self._pairs():
+            rows = np.concatenate([self.blocks[b] for b in blocks])
+            self._pass(rows, self._kernels_into(arrays, rows, parts, moments, workers))
+            advance(len(rows))
+
+    def _keep(
+        self,
+        arrays: Mapping[str, Float64[np.ndarray, "..."]],
+        workers: Workers,
+        advance: Callable[[int], None],
+    ) -> None:
+        """Keep some features of all stimuli, use them, and go on with the next features."""
+        n = len(self.stimuli)
+        everything = slice(0, n)
+        begun: dict[str, LayerSums] = {}  # one layer at most: the rest of its features comes next
+
+        def use(name: str, features: Tensor, is_last: bool) -> None:
+            n_features = self.plan.n_features[self.place[name]]
+            so_far = begun.pop(name, None)
+            shift = None if so_far is None else so_far.shift
+            parts = [(everything, everything)]
+            try:
+                sums = layer_sums(features, parts, None, workers, shift, n_features)
+            except NotFiniteError:
+                self.reasons[name] = _NOT_FINITE
+                return
+            if so_far is not None:
+                sums.add(so_far)
+            if is_last:
+                _store(arrays, self.place[name], np.arange(n), parts, sums, n_features)
+            else:
+                begun[name] = sums
+
+        for wanted in self.plan.kept:
+            kept = self._features(wanted, advance)
+            while kept:  # each is let go when used
+                name = next(iter(kept))
+                is_last = wanted[name].stop == self.plan.n_features[self.place[name]]
+                use(name, kept.pop(name), is_last)
+
+    def _features(
+        self, wanted: Mapping[str, slice], advance: Callable[[int], None]
+    ) -> dict[str, Tensor]:
+        """Return some features of some layers, of all stimuli."""
+        kept: dict[str, Tensor] = {}
+        n = len(self.stimuli)
+        for start in range(0, n, self.plan.images_at_once):
+            stop = min(n, start + self.plan.images_at_once)
+            rows = slice(start, stop)
+
+            def take(name: str, features: Tensor, rows: slice = rows) -> None:
+                some = features[:, wanted[name]]
+                if name not in kept:
+                    kept[name] = some.new_empty(n, some.shape[1])
+                kept[name][rows] = some
+
+            self._pass(np.arange(start, stop), take, wanted)
+            advance(stop - start)
+        return kept
 
     def _pairs(self) -> Iterator[tuple[tuple[int, ...], list[tuple[slice, slice]]]]:
         """Yield blocks to run together, and which parts of the pass give new products."""
@@ -204,21 +277,29 @@ class _Stream:
             try:
                 sums = layer_sums(features, parts, moments.get(name), workers)
             except NotFiniteError:
-                self.reasons[name] = "features are NaN or infinite"
+                self.reasons[name] = _NOT_FINITE
                 return
             _store(arrays, self.place[name], rows, parts, sums, features.shape[1])
 
         return take
 
-    def _pass(self, index: np.ndarray, take: Callable[[str, Tensor], None]) -> None:
-        """Run some of the stimuli through the network; call `take` for each layer's features."""
-        missing = set(self.plan.layers)
+    def _pass(
+        self,
+        index: np.ndarray,
+        take: Callable[[str, Tensor], None],
+        wanted: Iterable[str] | None = None,
+    ) -> None:
+        """Run some of the stimuli through the network; call `take` for layers' features."""
+        missing = set(self.plan.layers if wanted is None else wanted)
 
         def visit(name: str, output: Tensor) -> None:
             if name not in missing:
                 return
             missing.remove(name)
-            features = as_rows(output, len(index)) if len(output) % len(index) == 0 else None
+            features = None
+            if len(output) % len(index) == 0:
+                order = self.orders.setdefault(name, memory_order(output, len(index)))
+                features = as_rows(output, len(index), order)
             k = self.place[name]
             if features is None or features.shape[1] != self.plan.n_features[k]:
                 raise InputError(
