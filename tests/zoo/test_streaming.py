@@ -183,6 +183,26 @@ def test_little_memory_gives_the_same_kernels_in_more_passes(network: In) -> Non
         plan_stream(network, stimuli, within="net", memory_gib=0.0001)
 
 
+def test_the_least_memory_that_is_taken_gives_the_same_kernels(
+    network: In, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pocketcortex.zoo.stream_plan._WORK", 2**30)  # so that GiB tell digits
+    stimuli = pictures(8)
+    whole = stream_kernels(network, stimuli, within="net")
+    low, high = 1.0, 1.001
+    with pytest.raises(InputError, match=r"at least 1\.00 GiB"):
+        plan_stream(network, stimuli, within="net", memory_gib=low)
+    while high - low > 1e-7:
+        middle = (low + high) / 2
+        try:
+            plan_stream(network, stimuli, within="net", memory_gib=middle)
+            high = middle
+        except InputError:
+            low = middle
+    least = stream_kernels(network, stimuli, within="net", memory_gib=high)
+    np.testing.assert_allclose(least.standardized, whole.standardized, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize(("layers", "is_kept"), [(["stem.0", "head"], True), (None, False)])
 def test_features_are_kept_where_that_computes_fewer_images(
     layers: list[str] | None, is_kept: bool, monkeypatch: pytest.MonkeyPatch

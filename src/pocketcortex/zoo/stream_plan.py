@@ -14,7 +14,9 @@ from pocketcortex.zoo.network import Network
 
 _MIB = 2**20
 _WORK = 64 * _MIB  # blocks of features in the making
-_BATCH = 32  # images through the network at once where their features are kept
+_BATCH, _BATCH_ON_GPU = 8, 64
+"""Images through the network at once where their features are kept: so few on a CPU that the memory
+of outputs is used again, not given back and cleared anew for every layer."""
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,15 @@ def plan_stream(
     pixels = int(np.prod(stimuli.image_size)) * 3 * 5  # as levels and as float32
     fixed = found.fixed_bytes + kernels + _WORK
     each = found.bytes_per_image + pixels
-    ways = [
-        way
-        for way in (
-            _as_they_come(n, each, fixed, 8 * sum(sizes), limit),
-            _kept(n, dict(zip(names, sizes, strict=True)), each, fixed, found.item_bytes, limit),
-        )
-        if way is not None
-    ]
+    few = min(n, _BATCH if torch.device(device).type == "cpu" else _BATCH_ON_GPU)
+    both = (
+        _as_they_come(n, each, limit - fixed, 8 * sum(sizes)),
+        _kept(n, each, limit - fixed, dict(zip(names, sizes, strict=True)), found.item_bytes, few),
+    )
+    ways = [way for way in both if way is not None]
     if not ways:
-        least = fixed + 2 * each + min(8 * sum(sizes), _sums(n) + n * found.item_bytes)
+        kept = _sums(n) + (sum(sizes) + n) * found.item_bytes
+        least = fixed + 2 * each + min(8 * sum(sizes), kept)
         raise InputError(
             f"memory_gib={memory_gib} is too little for two images at once; this network and "
             f"these {n} stimuli need at least {least / 2**30:.2f} GiB"
@@ -109,8 +110,12 @@ def plan_stream(
         n_features=sizes,
         duplicates={k: v for k, v in found.duplicates.items() if v in names},
         skipped=dict(found.skipped),
+        images_at_once=way.images_at_once,
+        n_passes=way.n_passes,
+        n_images=way.n_images,
+        kept=way.kept,
+        needed_bytes=fixed + way.n_bytes,
         channels_last=channels_last,
-        **vars(way),
     )
 
 
@@ -122,33 +127,31 @@ class _Way:
     n_passes: int
     n_images: int
     kept: tuple[dict[str, slice], ...]
-    needed_bytes: int
+    n_bytes: int
 
 
-def _as_they_come(n: int, each: int, fixed: int, moments: int, limit: int) -> _Way | None:
+def _as_they_come(n: int, each: int, free: int, moments: int) -> _Way | None:
     """Return the way that takes all stimuli through the network at once, or blocks in pairs."""
-    if fixed + n * each <= limit:
-        return _Way(n, 1, n, (), fixed + n * each)
-    at_once = (limit - fixed - moments) // max(each, 1)
+    if n * each <= free:
+        return _Way(n, 1, n, (), n * each)
+    at_once = (free - moments) // max(each, 1)
     if at_once < 2:
         return None
     n_blocks = -(-n // (at_once // 2))
     at_once = 2 * -(-n // n_blocks)
     n_passes = -(-n // at_once) + n_blocks * (n_blocks - 1) // 2
-    return _Way(at_once, n_passes, n * n_blocks, (), fixed + moments + at_once * each)
+    return _Way(at_once, n_passes, n * n_blocks, (), moments + at_once * each)
 
 
-def _kept(
-    n: int, sizes: dict[str, int], each: int, fixed: int, item: int, limit: int
-) -> _Way | None:
+def _kept(n: int, each: int, free: int, sizes: dict[str, int], item: int, few: int) -> _Way | None:
     """Return the way that takes a few stimuli after the other, some features of all kept."""
-    free = limit - fixed - _sums(n)
-    at_once = min(n, _BATCH, max(2, free // 2 // max(each, 1)))
+    free -= _sums(n)
+    at_once = min(few, max(2, free // 2 // max(each, 1)))
     room = (free - at_once * each) // (n * item)
-    if room < 1:
+    n_features = sum(sizes.values())
+    if n * room < n_features:  # an image would pass more often than in pairs of single images
         return None
-    n_sets = -(-sum(sizes.values()) // room)
-    room = -(-sum(sizes.values()) // n_sets)
+    room = -(-n_features // -(-n_features // room))  # as many in each set
     kept: list[dict[str, slice]] = [{}]
     left = room
     for name, size in sizes.items():
@@ -160,8 +163,8 @@ def _kept(
             stop = min(size, start + left)
             kept[-1][name] = slice(start, stop)
             left, start = left - (stop - start), stop
-    needed = fixed + _sums(n) + at_once * each + n * room * item
-    return _Way(at_once, len(kept) * -(-n // at_once), n * len(kept), tuple(kept), needed)
+    n_bytes = _sums(n) + at_once * each + n * room * item
+    return _Way(at_once, len(kept) * -(-n // at_once), n * len(kept), tuple(kept), n_bytes)
 
 
 def _sums(n: int) -> int:
