@@ -148,10 +148,8 @@ class _Stream:
         self.place = {name: k for k, name in enumerate(plan.layers)}
         self.reasons: dict[str, str] = {}
         self.orders: dict[str, list[int]] = {}
-        n, n_blocks = len(stimuli), 1
-        while -(-n // n_blocks) * (2 if n_blocks > 1 else 1) > plan.images_at_once:
-            n_blocks += 1  # pairs of which are as many images as go at once
-        self.blocks = np.array_split(np.arange(n), n_blocks)
+        n = len(stimuli)
+        self.blocks = np.array_split(np.arange(n), plan.n_images // n)  # if nothing is kept
 
     def run(
         self, arrays: Mapping[str, Float64[np.ndarray, "..."]], advance: Callable[[int], None]
